@@ -1,0 +1,43 @@
+# Two commands do everything: `make demo` and `make test`. Each creates .venv first if need be.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Every branch of what decides is tested; `make test` fails below 100 %.
+KERNEL := */saga/*,*/tasks/retry.py,*/tasks/jsonvalue.py,*/tasks/idempotency.py,*/actors/restarts.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint chaos bench clean venv
+
+help:  ## show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+venv: $(READY)  ## create .venv and install everything into it
+
+demo: $(READY)  ## three sagas, live in the terminal: one succeeds, one is undone, one survives a kill
+	$(BIN)/dotmac-tasks demo
+
+lint: $(READY)  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## lint, then all tests with coverage
+	$(BIN)/python -m pytest -m "not slow" --cov=dotmac.tasks --cov-report=term
+	@$(BIN)/coverage report --include='$(KERNEL)' --fail-under=100 > .coverage-kernel || { cat .coverage-kernel; exit 1; }
+
+chaos: $(READY)  ## kill, freeze and cut off everything for MINUTES (3), then check every promise
+	CHAOS_MINUTES=$(or $(MINUTES),3) $(BIN)/python -m pytest -s tests/chaos/test_chaos.py
+
+bench: $(READY)  ## print the figures
+	$(BIN)/python benchmarks/saga_memory.py
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage-kernel htmlcov build dist
+	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
