@@ -1,0 +1,166 @@
+"""The saga's rules: `apply` folds a fact into the state, `decide` says what to do next. Nothing else decides.
+
+Live execution, restart and takeover all go through the same two functions, so there is one recovery path.
+The driver's loop is: decide; a `Record` is applied at once and kept; before anything with an effect (`Invoke`,
+`Wait`, `Rest`) everything kept is appended to the journal in one go. `decide` meets a running attempt only
+before its handler was invoked by this very owner: the outcome of an invocation is applied before deciding
+again, and an adoption turns an attempt that it finds running into one cut off.
+
+Transitions (F: going forward, U: undoing; "turning back" = cancelled or out of time, and no pivot completed):
+
+    status       at the cursor                          decide
+    -----------  -------------------------------------  -----------------------------------------------------
+    pending      cancelled                              CompensationBegan (nothing to undo)
+                 otherwise                              SagaStarted
+    in_progress  past the last step                     SagaCompleted
+                 time is over, no pivot completed       DeadlinePassed
+      F ready    turning back                           CompensationBegan (unknown pivot: AttemptsExhausted)
+                 otherwise                              AttemptStarted
+      F running  turning back                           AttemptFailed (Revoked: the handler was not invoked)
+                 otherwise                              Invoke
+      F failed   may retry and not turning back         RetryScheduled
+                 otherwise                              AttemptsExhausted
+      F waiting  turning back                           AttemptsExhausted
+                 due                                    AttemptStarted
+                 otherwise                              Wait
+      F exhausted  after a pivot, or an unknown pivot   SagaParked
+                 otherwise                              CompensationBegan
+    compensating before the first step                  SagaCompensated, or SagaParked with the open items
+      U ready                                           AttemptStarted
+      U running                                         Invoke
+      U failed   may retry                              RetryScheduled
+                 otherwise                              AttemptsExhausted (apply moves on to the step before)
+      U waiting  due / otherwise                        AttemptStarted / Wait
+    completed, compensated, failed                      Rest
+"""
+
+from __future__ import annotations
+
+from ..models import OperationStatus, StepKind
+from .commands import Command, Invoke, Record, Rest, Wait
+from .events import (
+    AttemptFailed,
+    AttemptsExhausted,
+    AttemptStarted,
+    CompensationBegan,
+    DeadlinePassed,
+    Failure,
+    RetryScheduled,
+    SagaCompensated,
+    SagaCompleted,
+    SagaParked,
+    SagaStarted,
+)
+from .fold import apply, fold
+from .state import SagaState, TrackStatus
+
+__all__ = ["apply", "decide", "fold", "interruptible"]
+
+_REVOKED = Failure("Revoked", "the saga turned back before the handler was invoked")
+
+
+def decide(state: SagaState, now: float, chance: float) -> Command:
+    """What to do next.
+
+    Args:
+        state: The fold of the journal so far.
+        now: The storage's time, in Unix seconds.
+        chance: A random number in [0, 1), for the jitter of a back-off.
+    """
+    match state.status:
+        case OperationStatus.PENDING:
+            return Record(_begin(state, now))
+        case OperationStatus.IN_PROGRESS:
+            return _forward(state, now, chance)
+        case OperationStatus.COMPENSATING:
+            return _backward(state, now, chance)
+        case _:
+            return Rest()
+
+
+def interruptible(state: SagaState) -> bool:
+    """Whether a cancel request should cut the running attempt off.
+
+    A pivot is left to finish: cutting it off would leave an outcome that nobody can know, at the one point
+    where that cannot be mended. Undoing, and going forward after a pivot, are never cut off.
+    """
+    return (
+        state.status is OperationStatus.IN_PROGRESS
+        and not state.committed
+        and state.cursor < len(state.steps)
+        and state.current_definition.kind is not StepKind.PIVOT
+    )
+
+
+def _begin(state: SagaState, now: float) -> SagaStarted | CompensationBegan:
+    if state.cancel is not None:
+        return CompensationBegan(reason=_why(state))
+    timeout = state.definition.timeout_seconds
+    return SagaStarted(deadline_at=None if timeout is None else now + timeout)
+
+
+def _forward(state: SagaState, now: float, chance: float) -> Command:
+    if state.past_last_step:
+        return Record(SagaCompleted())
+    expires = None if state.committed else state.deadline_at
+    if expires is not None and now >= expires and not state.timed_out:
+        return Record(DeadlinePassed())
+    if state.track.status is TrackStatus.EXHAUSTED:
+        return Record(_give_up(state))
+    if state.turning_back:
+        return _turn_back(state)
+    return _attempt(state, now, chance, expires)
+
+
+def _turn_back(state: SagaState) -> Command:
+    match state.track.status:
+        case TrackStatus.READY if not state.at_unknown_pivot:
+            return Record(CompensationBegan(reason=_why(state)))
+        case TrackStatus.RUNNING:
+            return Record(AttemptFailed(state.cursor, state.track.attempts, _REVOKED))
+        case _:
+            return Record(AttemptsExhausted(state.cursor))
+
+
+def _backward(state: SagaState, now: float, chance: float) -> Command:
+    if state.cursor >= 0:
+        return _attempt(state, now, chance, None)
+    items = tuple(
+        f"compensation of step '{definition.name}' did not succeed: {step.undo.failure}"
+        for definition, step in zip(state.definition.steps, state.steps, strict=True)
+        if step.undo.status is TrackStatus.EXHAUSTED
+    )
+    return Record(SagaParked(items) if items else SagaCompensated())
+
+
+def _attempt(state: SagaState, now: float, chance: float, expires: float | None) -> Command:
+    """The life of one series of attempts, the same in both directions."""
+    track, undo, cursor = state.track, state.undoing, state.cursor
+    if track.status is TrackStatus.RUNNING:
+        return Invoke(cursor, track.attempts, undo, expires)
+    if track.status is TrackStatus.FAILED:
+        policy = state.current_definition.compensation_retry if undo else state.current_definition.retry
+        failure = track.failure
+        if failure is None or failure.final or not policy.allows(track.spent):
+            return Record(AttemptsExhausted(cursor, undo))
+        return Record(RetryScheduled(cursor, now + policy.delay(track.spent, chance), undo))
+    if track.status is TrackStatus.WAITING and now < track.retry_at:
+        return Wait(track.retry_at if expires is None else min(track.retry_at, expires))
+    return Record(AttemptStarted(cursor, track.attempts + 1, undo))
+
+
+def _give_up(state: SagaState) -> SagaParked | CompensationBegan:
+    name, failure = state.current_definition.name, state.track.failure
+    if state.committed:
+        return SagaParked((f"step '{name}' after the point of no return did not succeed: {failure}",))
+    if state.at_unknown_pivot:
+        return SagaParked((f"outcome of the pivot step '{name}' is unknown (last attempt: {failure})",))
+    return CompensationBegan(reason=_why(state))
+
+
+def _why(state: SagaState) -> str:
+    if state.cancel is not None:
+        return f"cancelled: {state.cancel.reason}" if state.cancel.reason else "cancelled"
+    if state.timed_out:
+        return f"out of time: not completed within {state.definition.timeout_seconds} s"
+    return f"step '{state.current_definition.name}' failed: {state.track.failure}"

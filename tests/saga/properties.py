@@ -1,0 +1,152 @@
+"""What must be true of every saga, whatever happens to it: checked at each invocation and at each end.
+
+The checks read the journal and the world, not the state that `decide` reads, wherever both could say it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dotmac.tasks.models import OperationStatus, StepKind
+from dotmac.tasks.saga.events import (
+    AttemptFailed,
+    AttemptStarted,
+    AttemptSucceeded,
+    CancelRequested,
+    DeadlinePassed,
+    Event,
+    SagaResumed,
+    decode_events,
+    encode_events,
+)
+from dotmac.tasks.saga.machine import fold
+from dotmac.tasks.saga.state import TrackStatus
+
+if TYPE_CHECKING:
+    from dotmac.tasks.saga.commands import Invoke
+    from saga.model import Node
+
+
+def check_invoke(node: Node, invoke: Invoke) -> None:
+    """What must be true at the moment a handler is invoked."""
+    assert not node.batch, "what was recorded is not durable yet"
+    attempts = [event for event in node.events if isinstance(event, AttemptStarted | AttemptSucceeded | AttemptFailed)]
+    started = AttemptStarted(invoke.step, invoke.attempt, invoke.undo)
+    assert attempts[-1] == started, "the attempt is not in the journal"
+    assert attempts.count(started) == 1, "one attempt was invoked twice"
+    assert len(_since_resume(node.events, invoke)) <= _allowed(node, invoke), "more attempts than the policy allows"
+    assert not node.live.status.is_final
+    before = node.live.steps[: invoke.step]
+    if invoke.undo:
+        assert node.world.began, "an undo before the saga turned back is durable"
+        assert node.live.definition.steps[invoke.step].compensation_operation is not None
+        assert invoke.step <= node.world.lowest_undo, "not in reverse order"
+        assert not _pivot_completed(node.events, node), "an undo after the point of no return"
+        assert _may_have_happened(node.events, invoke.step), "an undo of what never began"
+        assert invoke.deadline_at is None, "an undo is never cut off for the saga's deadline"
+    else:
+        assert not node.world.began, "a forward attempt after the saga turned back"
+        stopped = _told_to_stop(node.events) and not _pivot_completed(node.events, node)
+        assert not stopped, "a forward attempt after a cancel or the deadline was durable"
+        assert all(step.forward.status is TrackStatus.DONE for step in before), "a step before its predecessors"
+
+
+def check_end(node: Node) -> None:
+    """What must be true where a saga rests."""
+    state = node.live
+    assert state.status.is_final
+    assert fold(decode_events(encode_events(node.events))) == state, "the journal must tell the whole story"
+    undone = _undone(node.events)
+    assert len(undone) == len(set(undone)), "a step was compensated twice"
+    if state.status is OperationStatus.COMPLETED:
+        assert all(node.world.stands), "completed, and an effect is missing"
+        assert not _undo_attempts(node.events)
+    elif state.status is OperationStatus.COMPENSATED:
+        assert not _pivot_completed(node.events, node)
+        assert not state.open_items
+        _check_undone(node, undone)
+    else:
+        _check_parked(node, undone)
+
+
+def _check_parked(node: Node, undone: list[int]) -> None:
+    state = node.live
+    assert state.open_items, "parked without a reason that an operator could read"
+    if node.world.began:
+        _check_undone(node, undone)
+        return
+    assert not _undo_attempts(node.events)
+    pivot = state.definition.steps[state.cursor].kind is StepKind.PIVOT
+    assert _pivot_completed(node.events, node) or (pivot and _may_have_happened(node.events, state.cursor))
+    assert len(state.open_items) == 1
+    assert f"'{state.definition.steps[state.cursor].name}'" in state.open_items[0]
+
+
+def _check_undone(node: Node, undone: list[int]) -> None:
+    """Each step that happened, or may have, is undone or named; nothing else is; nothing that stands is hidden."""
+    items = node.live.open_items
+    for index, definition in enumerate(node.live.definition.steps):
+        named = any(f"'{definition.name}'" in item for item in items)
+        if definition.compensation_operation is None:
+            assert not named
+            continue
+        happened = _may_have_happened(node.events, index)
+        assert happened or not node.world.touched[index], "an effect that the journal does not know of"
+        assert (index in undone) + named == happened, "undone or named: exactly one, and only for what happened"
+        assert named or not node.world.stands[index], "an effect stands and nobody is told"
+    assert len(items) == len(set(items))
+    resumed = any(isinstance(event, SagaResumed) for event in node.events)
+    assert resumed or undone == sorted(undone, reverse=True), "not in reverse order"
+
+
+def _since_resume(events: list[Event], invoke: Invoke) -> list[Event]:
+    starts: list[Event] = []
+    for event in events:
+        if isinstance(event, SagaResumed):
+            starts.clear()
+        elif isinstance(event, AttemptStarted) and (event.step, event.undo) == (invoke.step, invoke.undo):
+            starts.append(event)
+    return starts
+
+
+def _told_to_stop(events: list[Event]) -> bool:
+    """Whether the saga was cancelled or out of time, and no operator has overruled that since."""
+    stopped = False
+    for event in events:
+        if isinstance(event, CancelRequested | DeadlinePassed):
+            stopped = True
+        elif isinstance(event, SagaResumed):
+            stopped = False
+    return stopped
+
+
+def _allowed(node: Node, invoke: Invoke) -> int:
+    definition = node.live.definition.steps[invoke.step]
+    return (definition.compensation_retry if invoke.undo else definition.retry).max_retries + 1
+
+
+def _undone(events: list[Event]) -> list[int]:
+    return [event.step for event in events if isinstance(event, AttemptSucceeded) and event.undo]
+
+
+def _undo_attempts(events: list[Event]) -> list[Event]:
+    return [event for event in events if isinstance(event, AttemptStarted) and event.undo]
+
+
+def _pivot_completed(events: list[Event], node: Node) -> bool:
+    steps = node.live.definition.steps
+    return any(
+        isinstance(event, AttemptSucceeded) and not event.undo and steps[event.step].kind is StepKind.PIVOT
+        for event in events
+    )
+
+
+def _may_have_happened(events: list[Event], step: int) -> bool:
+    """Whether some forward attempt of the step ended otherwise than by a definite failure."""
+    open_attempts = 0
+    for event in events:
+        if isinstance(event, AttemptStarted) and not event.undo and event.step == step:
+            open_attempts += 1
+        elif isinstance(event, AttemptFailed) and not event.undo and event.step == step:
+            open_attempts -= not event.failure.unknown
+    return open_attempts > 0

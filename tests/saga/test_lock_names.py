@@ -1,0 +1,61 @@
+"""The lock that a step names: which templates are refused at the edge, and what name they stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dotmac.tasks.errors import InvalidInput
+from dotmac.tasks.saga.lock_names import check_lock, lock_name
+from dotmac.tasks.saga.validation import KnownHandlers, parse_steps
+
+ANY = KnownHandlers(operations=None, compensations=None)
+
+
+@pytest.mark.parametrize(
+    ("template", "parameters", "name"),
+    [
+        ("report", {}, "report"),
+        ("invoice:{parameters.id}", {"id": 17}, "invoice:17"),
+        ("{tenant_id}/{parameters.a.b}", {"a": {"b": "x"}}, "acme/x"),
+        ("{saga_id}", {}, "s-1"),
+    ],
+)
+def test_a_template_stands_for_a_name(template: str, parameters: dict[str, Any], name: str) -> None:
+    check_lock("lock", template, parameters)
+    assert lock_name(template, parameters, "acme", "s-1") == name
+
+
+@pytest.mark.parametrize(
+    ("template", "parameters", "reason"),
+    [
+        ("", {}, "string of 1 to 255"),
+        ("a{", {}, "brace"),
+        ("a}b", {}, "brace"),
+        ("{parameters}", {}, "cannot be filled in"),
+        ("{user_id}", {}, "cannot be filled in"),
+        ("{parameters.id}", {}, "no such parameter"),
+        ("{parameters.a.b}", {"a": 1}, "no such parameter"),
+        ("{parameters.id}", {"id": True}, "must be text or an integer, not bool"),
+        ("{parameters.id}", {"id": [1]}, "must be text or an integer, not list"),
+        ("{parameters.id}", {"id": None}, "must be text or an integer, not NoneType"),
+    ],
+)
+def test_a_template_that_no_name_can_be_made_of_is_refused_at_the_edge(
+    template: str, parameters: dict[str, Any], reason: str
+) -> None:
+    step = {"name": "a", "operation": "o", "parameters": parameters, "lock": template}
+    with pytest.raises(InvalidInput, match=reason) as refused:
+        parse_steps([step], ANY)
+    assert refused.value.field == "steps[0].lock"
+
+
+@pytest.mark.parametrize("path", ["id", "id.deeper"])
+def test_what_an_earlier_step_will_return_is_looked_at_when_it_is_there(path: str) -> None:
+    unknown = {"id": {"$ref": "steps.first.result.id"}}
+    check_lock("lock", f"x:{{parameters.{path}}}", unknown)
+    with pytest.raises(InvalidInput, match="must be text or an integer, not float"):
+        lock_name("x:{parameters.id}", {"id": 1.5}, "t", "s")
+    with pytest.raises(InvalidInput, match="printable"):
+        lock_name("x:{parameters.id}", {"id": "line\nbreak"}, "t", "s")

@@ -1,0 +1,198 @@
+"""`decide` follows its transition table, and the faults of earlier engines cannot happen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dotmac.tasks.models import OperationStatus
+from dotmac.tasks.saga.commands import Invoke, Record, Rest, Wait
+from dotmac.tasks.saga.events import (
+    AttemptStarted,
+    AttemptSucceeded,
+    CancelRequested,
+    CompensationBegan,
+    SagaAdopted,
+    SagaCompleted,
+    SagaCreated,
+    SagaParked,
+    SagaStarted,
+)
+from dotmac.tasks.saga.machine import apply, decide, fold, interruptible
+from saga.model import Budget, Node, begin, play, saga
+from saga.rows import AT_PIVOT, COMMITTED, NOW, READY, ROWS, Row, done, lost, over, retry, tried
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_the_transition_table(row: Row) -> None:
+    command = decide(fold(row.journal), NOW, 0.5)
+    assert type(command.event if isinstance(command, Record) else command) is row.decided
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_what_is_decided_can_be_folded(row: Row) -> None:
+    state = fold(row.journal)
+    for now in (NOW, 2000.0):
+        command = decide(state, now, 0.5)
+        if isinstance(command, Record):
+            apply(state, command.event)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_only_a_forward_attempt_before_the_pivot_is_interruptible(row: Row) -> None:
+    state = fold(row.journal)
+    before_pivot = state.status is OperationStatus.IN_PROGRESS and state.cursor == 0
+    assert interruptible(state) is before_pivot
+
+
+def _run(kinds: str, *script: str, max_retries: int = 0, left: Budget | None = None) -> Node:
+    return play(begin(saga(kinds, max_retries=max_retries), left or Budget()), *script)
+
+
+def _invoked(node: Node) -> list[tuple[int, bool]]:
+    return [(event.step, event.undo) for event in node.events if isinstance(event, AttemptStarted)]
+
+
+def _restarted(node: Node, length: int) -> Node:
+    """The saga as another worker finds it when only the first `length` events are durable, and where it ends then."""
+    kept = tuple(node.events[:length])
+    state = fold(kept)
+    adoption = SagaAdopted("w2", state.epoch + 1, "w1")
+    state = apply(state, adoption)
+    began = any(isinstance(event, CompensationBegan) for event in kept)
+    effects = {(event.step, event.undo) for event in kept if isinstance(event, AttemptSucceeded)}
+    touched = tuple((index, False) in effects for index in range(len(state.steps)))
+    stands = tuple(up and (index, True) not in effects for index, up in enumerate(touched))
+    world = replace(node.world, began=began, touched=touched, stands=stands, lowest_undo=len(state.steps))
+    return play(replace(node, live=state, saved=state, batch=(), entries=(kept, (adoption,)), world=world))
+
+
+def test_fault_13_a_crash_between_the_last_step_and_the_final_fact_neither_spins_nor_runs_again() -> None:
+    node = _run("CC")
+    last = next(i for i, event in enumerate(node.events) if isinstance(event, SagaCompleted))
+    resumed = _restarted(node, last)
+    assert resumed.live.status is OperationStatus.COMPLETED
+    assert _invoked(resumed) == [(0, False), (1, False)]
+    assert resumed.events[last + 1 :] == [SagaCompleted()]
+
+
+def test_a_crash_at_any_point_of_a_good_run_does_not_keep_it_from_completing() -> None:
+    node = _run("CC", max_retries=1)
+    for length in range(1, len(node.events) + 1):
+        assert _restarted(node, length).live.status is OperationStatus.COMPLETED
+
+
+@pytest.mark.parametrize(
+    "script", [("forward succeeds", "forward refused"), ("forward succeeds", "forward timed out, happened")]
+)
+def test_fault_14_a_saga_that_turned_back_never_runs_forward_again(script: tuple[str, ...]) -> None:
+    node = _run("CCN", *script, max_retries=0)
+    assert node.live.status is OperationStatus.COMPENSATED
+    turned = next(i for i, event in enumerate(node.events) if isinstance(event, CompensationBegan))
+    for length in range(turned + 1, len(node.events) + 1):
+        resumed = _restarted(node, length)
+        began = next(i for i, event in enumerate(resumed.events) if isinstance(event, CompensationBegan))
+        later = [event for event in resumed.events[began:] if isinstance(event, AttemptStarted)]
+        assert all(event.undo for event in later)
+        assert resumed.live.status in (OperationStatus.COMPENSATED, OperationStatus.FAILED)
+
+
+def test_fault_14_a_compensated_saga_stays_at_rest() -> None:
+    node = _run("C", "forward refused")
+    state = apply(node.live, SagaAdopted("w2", 2))
+    assert decide(state, NOW, 0.5) == Rest()
+
+
+def test_fault_16_the_deadline_cuts_the_running_attempt_and_undoes_what_was_done() -> None:
+    node = _run("CC", "forward succeeds", "forward out of time, happened", max_retries=1)
+    assert node.live.status is OperationStatus.COMPENSATED
+    assert "out of time: not completed within 1000.0 s" in node.live.reason
+    assert _invoked(node) == [(0, False), (1, False), (1, True), (0, True)]
+
+
+def test_fault_16_a_deadline_that_passed_while_nobody_owned_the_saga_undoes_what_was_done() -> None:
+    state = apply(fold([*AT_PIVOT]), SagaAdopted("w2", 2))
+    command = decide(state, 1000.0, 0.5)
+    assert isinstance(command, Record)
+    state = apply(state, command.event)
+    command = decide(state, 1000.0, 0.5)
+    assert isinstance(command, Record)
+    state = apply(state, command.event)
+    assert (state.status, state.cursor) == (OperationStatus.COMPENSATING, 0)
+
+
+def test_fault_16_the_deadline_starts_when_the_saga_starts_and_bounds_every_forward_attempt_and_wait() -> None:
+    start = decide(fold([SagaCreated(saga("C", timeout=1.0))]), NOW, 0.5)
+    assert start == Record(SagaStarted(NOW + 1.0))
+    assert decide(fold([SagaCreated(saga("C", timeout=None))]), NOW, 0.5) == Record(SagaStarted(None))
+    assert decide(fold([*READY, *tried(0, 1)]), NOW, 0.5) == Invoke(0, 1, undo=False, deadline_at=1000.0)
+    assert decide(fold([*READY, *lost(0), *retry(0, 5000.0)]), NOW, 0.5) == Wait(1000.0)
+
+
+def test_fault_16_no_deadline_bounds_what_follows_the_pivot_or_undoes() -> None:
+    assert decide(fold([*COMMITTED, *tried(2, 1)]), 5000.0, 0.5) == Invoke(2, 1, undo=False, deadline_at=None)
+    undoing = next(row for row in ROWS if row.name == "undo running")
+    assert decide(fold(undoing.journal), 5000.0, 0.5) == Invoke(0, 1, undo=True, deadline_at=None)
+
+
+def test_fault_18_a_compensation_that_failed_is_named_and_does_not_stop_the_others() -> None:
+    script = ("forward succeeds", "forward succeeds", "forward refused", "undo refused")
+    node = _run("CCC", *script)
+    assert node.live.status is OperationStatus.FAILED
+    assert node.live.open_items == ("compensation of step 'c1' did not succeed: Refused: it did not happen",)
+    assert _invoked(node)[-2:] == [(1, True), (0, True)]
+
+
+def test_fault_18_an_operator_resumes_only_what_was_not_undone() -> None:
+    script = ("forward succeeds", "forward succeeds", "forward refused", "undo refused", "resumed on")
+    node = _run("CCC", *script, left=Budget(resumes=1))
+    assert node.live.status is OperationStatus.COMPENSATED
+    assert _invoked(node)[-3:] == [(1, True), (0, True), (1, True)]
+    assert node.live.steps[1].undo.attempts == 2
+
+
+def test_a_retry_waits_as_its_policy_says() -> None:
+    assert _run("C", "forward refused", "forward refused", max_retries=1).now == 1.0
+    assert _run("C", "forward timed out, happened", "forward refused", "undo refused", max_retries=1).now == 2.0
+    assert _run("C", "forward finally refused", max_retries=1).now == 0.0
+
+
+def test_a_cancelled_pivot_that_was_not_invoked_yet_turns_back() -> None:
+    journal = [*AT_PIVOT, *tried(1, 1), CancelRequested()]
+    state = fold(journal)
+    while state.status is OperationStatus.IN_PROGRESS:
+        command = decide(state, NOW, 0.5)
+        assert isinstance(command, Record)
+        state = apply(state, command.event)
+    assert (state.status, state.reason, state.cursor) == (OperationStatus.COMPENSATING, "cancelled", 0)
+
+
+def test_the_operator_reads_why_a_saga_turned_back() -> None:
+    assert _run("C", "forward refused").live.reason == "step 'c0' failed: Refused: it did not happen"
+    cancelled = _run("C", "cancelled while in_progress", left=Budget(cancels=1))
+    assert cancelled.live.reason == "cancelled: operator"
+
+
+def test_an_unknown_pivot_is_named_with_its_last_failure() -> None:
+    command = decide(fold([*AT_PIVOT, *lost(1), *over(1)]), NOW, 0.5)
+    assert command == Record(
+        SagaParked(("outcome of the pivot step 'p1' is unknown (last attempt: StepTimedOut: no answer in time)",))
+    )
+
+
+def test_a_step_after_the_pivot_that_fails_is_named() -> None:
+    row = next(row for row in ROWS if row.name == "after the pivot, exhausted")
+    command = decide(fold(row.journal), NOW, 0.5)
+    assert isinstance(command, Record)
+    assert isinstance(command.event, SagaParked)
+    assert command.event.open_items == (
+        "step 'r2' after the point of no return did not succeed: Declined: it never will",
+    )
+
+
+def test_a_saga_that_lost_its_worker_on_the_last_attempt_counts_the_step_as_possibly_done() -> None:
+    node = _run("C", "died in forward, happened", left=Budget(deaths=1))
+    assert node.live.status is OperationStatus.COMPENSATED
+    assert _invoked(node) == [(0, False), (0, True)]
+    assert done(0)[0] in node.events
