@@ -1,0 +1,1 @@
+"""Where sagas, idempotency records, worker leases and locks live. `protocol` is the contract, the rest fulfil it."""

@@ -1,0 +1,43 @@
+"""From a stored saga to its state: the one place where journal bytes become the fold."""
+
+from __future__ import annotations
+
+from ..jsonvalue import decode
+from ..models import SagaHistoryEntry, SagaWorkflow
+from ..saga.events import decode_events
+from ..saga.fold import fold
+from ..saga.state import SagaState
+from ..saga.views import history_entries, utc, workflow_view
+from .records import SagaRecord
+
+
+def state_of(record: SagaRecord) -> SagaState:
+    """The fold of the saga's journal."""
+    return fold(event for entry in record.journal for event in decode_events(entry.events))
+
+
+def workflow_of(record: SagaRecord, state: SagaState | None = None) -> SagaWorkflow:
+    """The saga as its users see it."""
+    meta = record.meta
+    return workflow_view(
+        state or state_of(record),
+        created_at=meta.created_at,
+        updated_at=meta.updated_at,
+        owner=meta.owner,
+        epoch=meta.epoch,
+    )
+
+
+def history_of(record: SagaRecord) -> list[SagaHistoryEntry]:
+    """Journal and notes, in the order of the storage's time."""
+    names = tuple(step.name for step in state_of(record).definition.steps)
+    saga_id = record.meta.saga_id
+    lines = [
+        line
+        for entry in record.journal
+        for line in history_entries(names, saga_id, entry.sequence, entry.at, decode_events(entry.events))
+    ]
+    for note in record.notes:
+        details = decode(note.entry)
+        lines.append(SagaHistoryEntry(saga_id, utc(note.at), str(details.pop("event", "note")), details=details))
+    return sorted(lines, key=lambda line: line.timestamp)

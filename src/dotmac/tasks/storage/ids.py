@@ -1,0 +1,40 @@
+"""Saga ids: time-ordered, so that lists page by id, and naming their partition, so that no look-up is needed.
+
+``019a1b2c3d4-5e6f708192a3b4c5-0c``: milliseconds, random bits, partition, all in hexadecimal. Ids made within one
+millisecond have no order among them.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+
+from ..errors import SagaNotFound
+
+_RANDOM_BYTES = 8
+
+
+def make_saga_id(now: float, partition: int) -> str:
+    """A fresh id for a saga created at `now` (Unix seconds) in this partition."""
+    return f"{int(now * 1000):011x}-{os.urandom(_RANDOM_BYTES).hex()}-{partition:02x}"
+
+
+def partition_of_saga(saga_id: str, partitions: int) -> int:
+    """The partition that the id names.
+
+    Raises:
+        SagaNotFound: No such id can have been made here.
+    """
+    _, _, suffix = saga_id.rpartition("-")
+    try:
+        partition = int(suffix, 16)
+    except ValueError:
+        partition = -1
+    if not 0 <= partition < partitions:
+        raise SagaNotFound(f"there is no saga {saga_id!r}: that is not an id of this namespace")
+    return partition
+
+
+def partition_of_key(key: str, partitions: int) -> int:
+    """The partition of an idempotency key."""
+    return zlib.crc32(key.encode()) % partitions

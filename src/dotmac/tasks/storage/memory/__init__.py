@@ -1,0 +1,32 @@
+"""Storage in this process's memory: complete, for development and tests. Nothing survives the process.
+
+Several managers may share one `MemoryStorage`, so takeover between runtimes can be tried in one process. Time is
+trio's clock, so a virtual clock drives leases, back-off and retention too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from ..seed import SeedMethods
+from .locks import MemoryLocks
+from .records import MemoryRecords
+from .sagas import MemorySagas
+from .workers import MemoryWorkers
+
+__all__ = ["MemoryStorage"]
+
+
+class MemoryStorage(MemorySagas, MemoryRecords, MemoryWorkers, MemoryLocks, SeedMethods):
+    """A complete storage in memory. Stopping a manager keeps the data; they go with the object."""
+
+    def __init__(self) -> None:
+        MemorySagas.__init__(self)
+        MemoryLocks.__init__(self)
+        SeedMethods.__init__(self)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Nothing to connect to."""
+        yield

@@ -1,0 +1,98 @@
+"""What all parts of the memory storage share: the clock, the topics, and how a plain method becomes a verb."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+import trio
+
+from ..protocol import Observer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S", bound="MemoryCore")
+
+
+_VERBS_PER_TURN = 4
+"""A turn of the scheduler costs as much as a verb: other tasks have theirs after every so many verbs."""
+
+
+class MemoryCore:
+    """Clock and topics."""
+
+    def __init__(self) -> None:
+        self._verbs = 0
+        self.observer: Observer | None = None
+        self._watches: dict[str, set[_Watch]] = {}
+        self._anchor: tuple[object, float] = (None, 0.0)
+        self._latest = 0.0
+
+    def now(self) -> float:
+        """Unix seconds that advance with trio's clock, and never go back from one trio run to the next."""
+        run, base = self._anchor
+        current = trio.lowlevel.current_trio_token()
+        if run is not current:
+            base = max(time.time(), self._latest) - trio.current_time()
+            self._anchor = (current, base)
+        self._latest = base + trio.current_time()
+        return self._latest
+
+    @asynccontextmanager
+    async def watch(self, topic: str) -> AsyncIterator[_Watch]:
+        """Listen to a topic while inside."""
+        watch = _Watch()
+        self._watches.setdefault(topic, set()).add(watch)
+        try:
+            yield watch
+        finally:
+            self._watches[topic].discard(watch)
+            if not self._watches[topic]:
+                del self._watches[topic]
+
+    def publish(self, topic: str) -> None:
+        """Wake everyone who watches the topic."""
+        for watch in self._watches.get(topic, ()):
+            watch.set()
+
+
+class _Watch:
+    """A flag that a publisher raises and a waiter lowers."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+        self._event = trio.Event()
+
+
+def verb(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
+    """Make a plain method a verb: a checkpoint first (cancelled there, nothing happened), then all in one go."""
+
+    @functools.wraps(method)
+    async def call(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+        self._verbs += 1
+        if self._verbs % _VERBS_PER_TURN:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        if self.observer is None:
+            return method(self, *args, **kwargs)
+        start = time.perf_counter()
+        failure: BaseException | None = None
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            self.observer(method.__name__, time.perf_counter() - start, failure)
+
+    return cast("Callable[Concatenate[S, P], Coroutine[Any, Any, R]]", call)

@@ -1,0 +1,292 @@
+"""The contract every storage fulfils, and the reason each verb exists.
+
+Each verb is atomic: it happens wholly or not at all, whatever else runs at the same time. Each that changes
+something is safe to send again with the same arguments, because a reply can be lost after the deed. Time is the
+storage's own. A verb that cannot be carried out raises an error of `dotmac.tasks.errors`; none of them is ever
+turned into None or False.
+
+Common to all verbs:
+    StorageUnavailable: No answer within the storage's deadline; the verb may or may not have happened.
+    StorageRefused: The storage answered that it will not do this now. Nothing happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from .key_records import ClaimVerdict, Completion, IdempotencyRecord, NewRecord
+from .records import (
+    AdoptableSaga,
+    Adoption,
+    Append,
+    Appended,
+    Creation,
+    LockGrant,
+    LockQueued,
+    LockRecord,
+    LockRequest,
+    NewSaga,
+    Purged,
+    Renewal,
+    SagaFilter,
+    SagaMeta,
+    SagaPage,
+    SagaRecord,
+    WorkerRecord,
+)
+
+Observer = Callable[[str, float, BaseException | None], None]
+"""Called after each verb with its name, its duration in seconds, and what it raised, if it did."""
+
+
+class SeedStore(Protocol):
+    """The eight plain methods: whole documents in, whole documents out."""
+
+    async def set_idempotency(self, key: str, data: dict[str, Any], ttl: float) -> None:
+        """Store a record unless the key exists: a record is never reset. `ttl` in seconds."""
+        ...
+
+    async def get_idempotency(self, key: str) -> dict[str, Any] | None:
+        """The record as a document, or None."""
+        ...
+
+    async def delete_idempotency(self, key: str) -> None:
+        """Forget the record; no error if there is none."""
+        ...
+
+    async def set_saga(self, saga_id: str, data: dict[str, Any]) -> None:
+        """Create a pending saga from a document (tenant_id, workflow_type, steps …); never overwrites one."""
+        ...
+
+    async def get_saga(self, saga_id: str) -> dict[str, Any] | None:
+        """The saga as a document, or None."""
+        ...
+
+    async def append_saga_history(self, saga_id: str, entry: dict[str, Any]) -> None:
+        """Write a note beside the saga's journal. Raises SagaNotFound."""
+        ...
+
+    async def acquire_lock(self, key: str, timeout_seconds: float) -> bool:
+        """Take the lock for `timeout_seconds` if it is free; False if somebody holds it. Does not wait."""
+        ...
+
+    async def release_lock(self, key: str) -> None:
+        """Free a lock that this storage object acquired. Raises LockLost if it does not hold it any more."""
+        ...
+
+
+class RecordStore(Protocol):
+    """Idempotency records: one claim at a time, one result for ever."""
+
+    async def create_record(self, new: NewRecord) -> tuple[bool, IdempotencyRecord]:
+        """Create a pending record, or give the one that exists; the flag says which."""
+        ...
+
+    async def claim_record(self, new: NewRecord, *, token: str, owner: str, lease: float) -> ClaimVerdict:
+        """Claim the key for `lease` seconds, creating the record if need be.
+
+        Granted if the key is new, pending, abandoned, claimed by this very token, or its claim's lease is over.
+        A record that belongs to a saga is never granted, not even to the token under which the saga was started.
+        """
+        ...
+
+    async def renew_claim(self, key: str, token: str, lease: float) -> float:
+        """Prolong the claim to `lease` seconds from now; gives the new end.
+
+        Raises:
+            ClaimLost: The claim is another's, given back or completed, or a saga took it over.
+        """
+        ...
+
+    async def complete_record(self, completion: Completion) -> IdempotencyRecord:
+        """Store how the operation ended.
+
+        Raises:
+            ClaimLost: The claim is another's or a saga's, or the record has another ending already.
+            IdempotencyKeyNotFound: There is no such record.
+        """
+        ...
+
+    async def abandon_claim(self, key: str, token: str) -> None:
+        """Give the claim back: nothing was done. A record that a claim created goes, one created before is pending.
+
+        No error if it is given back already.
+
+        Raises:
+            ClaimLost: The claim is another's or completed, or a saga took it over; nothing changed.
+        """
+        ...
+
+    async def get_record(self, key: str) -> IdempotencyRecord | None:
+        """The record, or None."""
+        ...
+
+
+class SagaStore(Protocol):
+    """Sagas: a journal each, one owner at a time, fenced by the epoch."""
+
+    def new_saga_id(self, key: str | None = None) -> str:
+        """A fresh, time-ordered id. With an idempotency key, in that key's partition."""
+        ...
+
+    async def create_saga(self, new: NewSaga) -> Creation:
+        """Create the saga, and its idempotency record if it has a key, in one step; or say what is there.
+
+        Raises:
+            SagaStateError: Another creation (another `entry_id`) made a saga with this id.
+        """
+        ...
+
+    async def append(self, entry: Append) -> Appended:
+        """Add an entry to the journal.
+
+        Raises:
+            OwnershipLost: The epoch is not the newest one. Stop, touch nothing.
+            JournalConflict: Another entry stands at that position under this epoch.
+            SagaNotFound: There is no such saga (any more).
+        """
+        ...
+
+    async def adopt_saga(self, adoption: Adoption) -> SagaRecord:
+        """Become the owner: epoch + 1, `SagaAdopted` journaled, everything read. Raises OwnershipLost, SagaNotFound."""
+        ...
+
+    async def release_saga(self, saga_id: str, epoch: int, due_at: float | None) -> None:
+        """Stop owning, without an entry; due for adoption at `due_at`. Raises OwnershipLost, SagaNotFound.
+
+        Given up here or by an append, a saga that was asked to cancel under this very ownership is due at once: its
+        owner may not have seen the request. Sent again, it changes nothing.
+        """
+        ...
+
+    async def due_sagas(self, limit: int) -> list[AdoptableSaga]:
+        """Unowned sagas whose time has come, highest priority first; what `DUE_TOPIC` announced is among them."""
+        ...
+
+    async def orphaned_sagas(self, worker_id: str, limit: int) -> list[AdoptableSaga]:
+        """Sagas that this (lost) worker owned, highest priority first."""
+        ...
+
+    async def request_cancel(self, saga_id: str, reason: str) -> SagaMeta:
+        """Leave a cancel request for the owner and wake it; an unowned saga becomes due. Raises SagaNotFound."""
+        ...
+
+    async def load_saga(self, saga_id: str) -> SagaRecord | None:
+        """Everything stored about the saga, or None."""
+        ...
+
+    async def saga_meta(self, saga_id: str) -> SagaMeta | None:
+        """The saga's head, or None."""
+        ...
+
+    async def list_sagas(self, where: SagaFilter, limit: int, cursor: str | None = None) -> SagaPage:
+        """Heads of sagas, newest first."""
+        ...
+
+
+class WorkerStore(Protocol):
+    """Workers: one lease a process, however many sagas it owns."""
+
+    async def register_worker(self, worker_id: str, lease: float, info: dict[str, str]) -> float:
+        """Begin a lease of `lease` seconds; gives the storage's time."""
+        ...
+
+    async def renew_worker(self, worker_id: str, lease: float) -> Renewal:
+        """Prolong the lease to `lease` seconds from now. Raises OwnershipLost once it is over: register anew."""
+        ...
+
+    async def retire_worker(self, worker_id: str) -> None:
+        """End the lease at once and forget the worker if it owns nothing; else it counts as lost from now on."""
+        ...
+
+    async def list_workers(self) -> list[WorkerRecord]:
+        """All workers that are alive or still own something.
+
+        One that got a saga after it had been forgotten (its request was late) is among them, its lease over.
+        """
+        ...
+
+
+class LockStore(Protocol):
+    """Locks: a lease with an owner's token, a fence that only rises, and a queue in order of arrival."""
+
+    async def request_lock(self, request: LockRequest) -> LockGrant | LockQueued:
+        """Take the lock, or a place in its queue (kept by asking again in time).
+
+        With `instead_of`, that grant or place is given up first, and its holder joins the end of the queue.
+        """
+        ...
+
+    async def extend_lock(self, name: str, token: str, lease: float) -> float:
+        """Prolong the lease to `lease` seconds from now; gives its end. Raises LockLost; never revives a lease.
+
+        It never shortens one either, so requests that overtake each other leave the longest lease.
+        """
+        ...
+
+    async def free_lock(self, name: str, token: str) -> bool:
+        """Give up the lock, or the place in its queue; whether this token held the lock. Wakes the next waiter.
+
+        Sent again after it did, it answers False, as for a lease that ran out.
+        """
+        ...
+
+    async def list_locks(self, limit: int) -> list[LockRecord]:
+        """Locks that are held, by name."""
+        ...
+
+
+class Watch(Protocol):
+    """Wake-up hints for one topic, from the moment the watch was opened."""
+
+    async def wait(self) -> None:
+        """Return when something was published since the last return. A hint: look at the state, and poll too."""
+        ...
+
+
+class StorageProtocol(SeedStore, RecordStore, SagaStore, WorkerStore, LockStore, Protocol):
+    """Everything a runtime needs of its storage."""
+
+    observer: Observer | None
+
+    def opened(self) -> AbstractAsyncContextManager[None]:
+        """Connect, and hold the connection while inside; may be entered by several managers at once."""
+        ...
+
+    def now(self) -> float:
+        """The storage's time in Unix seconds, as well as it is known here without asking."""
+        ...
+
+    def watch(self, topic: str) -> AbstractAsyncContextManager[Watch]:
+        """Listen to a topic; listening has begun when the context manager is entered."""
+        ...
+
+    async def purge(self, limit: int) -> Purged:
+        """Remove what is past its retention, at most `limit` things of each kind. A saga that is owned stays."""
+        ...
+
+
+def saga_topic(saga_id: str) -> str:
+    """Published when a saga reaches a final status."""
+    return f"saga:{saga_id}"
+
+
+def record_topic(key: str) -> str:
+    """Published when a claim on this idempotency key ends, either way."""
+    return f"key:{key}"
+
+
+def lock_topic(listener: str) -> str:
+    """Published when a lock may be free for a waiter that named this listener."""
+    return f"lock:{listener}"
+
+
+def worker_topic(worker_id: str) -> str:
+    """Published when a saga of this worker was asked to cancel."""
+    return f"worker:{worker_id}"
+
+
+DUE_TOPIC = "due"
+"""Published when an unowned saga became due at once."""

@@ -1,0 +1,259 @@
+"""What goes in and comes out about sagas, workers and locks. Times are Unix seconds of the storage.
+
+Payloads (`events`) are JSON bytes that a storage keeps and never looks into.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..models import OperationStatus
+from .key_records import Completion, IdempotencyRecord, NewRecord
+
+# --- sagas ----------------------------------------------------------------------------------------------------
+
+
+class SagaMeta(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The head of a saga: all that lists, recovery and fencing need, without its journal.
+
+    Attributes:
+        epoch: Ownership counter; 0 before anybody owned it. Only the holder of the newest epoch can append.
+        length: Entries in the journal, so the next one has this sequence number.
+        due_at: When an unowned saga wants to be adopted; None: not by itself.
+        cancel: Reason of the newest cancel request, seen by the owner or not, until the saga ends; None: no request.
+    """
+
+    saga_id: str
+    tenant_id: str
+    workflow_type: str
+    status: OperationStatus
+    created_at: float
+    updated_at: float
+    owner: str | None = None
+    epoch: int = 0
+    length: int = 1
+    cursor: int = 0
+    size: int = 0
+    priority: int = 0
+    due_at: float | None = None
+    cancel: str | None = None
+    idempotency_key: str | None = None
+
+
+class JournalEntry(msgspec.Struct, frozen=True, gc=False):
+    """One append: events that became true together, stamped with the storage's time and the writer's epoch."""
+
+    sequence: int
+    at: float
+    epoch: int
+    entry_id: str
+    events: bytes
+
+
+class SagaNote(msgspec.Struct, frozen=True, gc=False):
+    """Something written beside a saga's journal (an audit entry, say); never part of its state."""
+
+    at: float
+    entry: msgspec.Raw
+
+
+class SagaRecord(msgspec.Struct, frozen=True, gc=False):
+    """A saga as stored: its head, its whole journal in order, and the notes beside it."""
+
+    meta: SagaMeta
+    journal: list[JournalEntry]
+    notes: list[SagaNote] = msgspec.field(default_factory=list)
+
+
+class NewSaga(msgspec.Struct, frozen=True, gc=False):
+    """A saga to be created, with the first entry of its journal.
+
+    Attributes:
+        owner: The worker that runs it from this moment (epoch 1); None: nobody yet (epoch 0).
+        due_at: When it wants to be adopted, if it has no owner; None: only when somebody asks.
+        key: The idempotency key it is started under, created or linked in the same atomic step.
+        claim_token: Of the claim that the caller holds on that key; None if it holds none.
+    """
+
+    saga_id: str
+    tenant_id: str
+    workflow_type: str
+    status: OperationStatus
+    size: int
+    entry_id: str
+    events: bytes
+    cursor: int = 0
+    owner: str | None = None
+    due_at: float | None = None
+    priority: int = 0
+    key: NewRecord | None = None
+    claim_token: str | None = None
+
+
+class Creation(msgspec.Struct, frozen=True, gc=False):
+    """`created`, or the key was there already: then `record` says for what.
+
+    `meta` is the new saga, or the one that the key belongs to (None where the key's operation is no saga).
+    """
+
+    created: bool
+    meta: SagaMeta | None
+    record: IdempotencyRecord | None = None
+
+
+class Append(msgspec.Struct, frozen=True, gc=False):
+    """One entry for a saga's journal, and what it changes of the saga's head.
+
+    Attributes:
+        sequence: The position it is meant for.
+        entry_id: The same for each sending of this entry, different for every other entry.
+        release: Give up ownership with this entry, as one with a final status does in any case.
+        due_at: With `release`, when the saga wants to be adopted again; None: not by itself.
+        retention: With a final status, seconds until the saga is forgotten; None: never. An entry that follows
+            (of a parked saga that was resumed) ends the retention of the one before.
+        completion: Completes the saga's idempotency key in the same atomic step (its token is not looked at).
+    """
+
+    saga_id: str
+    epoch: int
+    sequence: int
+    entry_id: str
+    events: bytes
+    status: OperationStatus
+    cursor: int
+    release: bool = False
+    due_at: float | None = None
+    retention: float | None = None
+    completion: Completion | None = None
+
+
+class Appended(msgspec.Struct, frozen=True, gc=False):
+    """The entry is in the journal. `cancel` is the reason of a pending cancel request, if there is one."""
+
+    at: float
+    cancel: str | None
+
+
+class Adoption(msgspec.Struct, frozen=True, gc=False):
+    """A wish to own a saga. It succeeds only if the saga's epoch is still the expected one."""
+
+    saga_id: str
+    worker: str
+    expected_epoch: int
+    entry_id: str
+    previous: str | None = None
+
+
+class AdoptableSaga(msgspec.Struct, frozen=True, gc=False):
+    """A saga that waits for an owner."""
+
+    saga_id: str
+    epoch: int
+    priority: int
+    previous: str | None = None
+
+
+class SagaFilter(msgspec.Struct, frozen=True, gc=False):
+    """Which sagas to list; None matches everything."""
+
+    tenant_id: str | None = None
+    status: OperationStatus | None = None
+    workflow_type: str | None = None
+
+    def matches(self, meta: SagaMeta) -> bool:
+        """Whether this saga is to be listed."""
+        return (
+            self.tenant_id in (None, meta.tenant_id)
+            and self.status in (None, meta.status)
+            and self.workflow_type in (None, meta.workflow_type)
+        )
+
+
+class SagaPage(msgspec.Struct, frozen=True, gc=False):
+    """A page of heads, newest first. `cursor` asks for the next one; None: this was the last."""
+
+    sagas: list[SagaMeta]
+    cursor: str | None
+
+
+# --- workers --------------------------------------------------------------------------------------------------
+
+
+class WorkerRecord(msgspec.Struct, frozen=True, gc=False):
+    """One runtime process (one start of it) and its lease."""
+
+    worker_id: str
+    started_at: float
+    lease_until: float
+    info: dict[str, str] = {}
+
+
+class Renewal(msgspec.Struct, frozen=True, gc=False):
+    """The lease goes on. `cancels` are sagas of this worker that somebody asked to cancel since the last time."""
+
+    at: float
+    cancels: list[str]
+
+
+# --- locks ----------------------------------------------------------------------------------------------------
+
+
+class LockRequest(msgspec.Struct, frozen=True, gc=False):
+    """A wish to hold a lock.
+
+    Attributes:
+        token: Of this very acquisition: sending the same request again never grants twice.
+        lease: Seconds the grant lasts unless extended.
+        owner: For people to read.
+        wait: Seconds a place in the queue lasts unless asked for again; None: do not queue.
+        topic: Where a wake-up is published when the lock may be free for this waiter.
+        fences: How many fence values the grant reserves, for holders that follow each other without asking again.
+        instead_of: Token of an earlier grant of this name to the same requester, given up in the same step.
+    """
+
+    name: str
+    token: str
+    lease: float
+    owner: str
+    wait: float | None = None
+    topic: str = ""
+    fences: int = 1
+    instead_of: str | None = None
+
+
+class LockGrant(msgspec.Struct, frozen=True, gc=False):
+    """The lock is held. `until` is the lease's end.
+
+    `fence` is the first of the reserved values; every grant's values are above all those of earlier grants of this
+    name, for ever.
+    """
+
+    fence: int
+    until: float
+
+
+class LockQueued(msgspec.Struct, frozen=True, gc=False):
+    """Not yet: `ahead` waiters come first; ask again after `retry_after` seconds or when woken."""
+
+    ahead: int
+    retry_after: float
+
+
+class LockRecord(msgspec.Struct, frozen=True, gc=False):
+    """One lock as it stands. `fence` is the first value of the present grant."""
+
+    name: str
+    owner: str
+    token: str
+    fence: int
+    since: float
+    until: float
+    waiters: int = 0
+
+
+class Purged(msgspec.Struct, frozen=True, gc=False):
+    """What retention removed in one go. `more`: the limit was reached and there is more to remove."""
+
+    sagas: int
+    records: int
+    more: bool

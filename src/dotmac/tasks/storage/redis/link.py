@@ -1,0 +1,298 @@
+"""The gateway actor of one node: all callers' commands on one connection, whatever happens to it.
+
+A call stands in the *outbox*, then among its session's *unanswered*. Three tasks serve a link: one keeps a
+connection, one writes (everything that has gathered goes out in one write), one fails calls whose time is up.
+Replies need no task; they are handed out by the session, in the connection's own callback.
+
+When a connection is lost: what was not sent waits for the next one; what was sent and is safe to repeat goes to
+the front of the outbox, in its old order; what was sent and is not safe to repeat fails, because nobody can know
+whether it was carried out.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import trio
+
+from dotmac.tasks.errors import EnvironmentFault, InternalError, StorageMisconfigured, StorageUnavailable
+
+from .address import Address
+from .alarm import Alarm
+from .backoff import backoff
+from .calls import Call, is_cancelled
+from .dialing import Dialer
+from .options import RedisOptions
+from .outbox import Outbox
+from .session import Session
+from .status import LinkStatus
+
+
+class Keeper(Protocol):
+    """Who owns a link: the topology."""
+
+    def troubled(self, link: Link) -> None:
+        """The link lost its connection, or could not get one."""
+
+    def adopt(self, calls: list[Call]) -> None:
+        """Takes over calls of a retired link, each of them waited for, in their order."""
+
+
+class Link:
+    """Carries the commands for one node.
+
+    Attributes:
+        name: The node, or what the sentinels call it.
+        address: The server of the present connection, or of the last one.
+    """
+
+    def __init__(self, name: Address | str, dialer: Dialer, options: RedisOptions, keeper: Keeper) -> None:
+        self.name = name
+        self.address = name if isinstance(name, Address) else options.addresses[0]
+        self._dialer = dialer
+        self._options = options
+        self._keeper = keeper
+        self._outbox = Outbox(options.window)
+        self._alarm = Alarm()
+        self._session: Session | None = None
+        self._connections = 0
+        self._trouble: str | None = None
+        self._closed: str | None = None
+        self._idle_writer: trio.lowlevel.Task | None = None
+        self._life = trio.CancelScope()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection at this moment."""
+        return self._session is not None
+
+    def status(self) -> LinkStatus:
+        """Tells how the link is doing."""
+        return LinkStatus(
+            name=str(self.name),
+            connected=self.connected,
+            connections=self._connections,
+            queued=len(self._outbox),
+            unanswered=self._unanswered(),
+            trouble=None if self.connected else self._trouble,
+        )
+
+    def _unanswered(self) -> int:
+        return len(self._session.unanswered) if self._session is not None else 0
+
+    # --- callers --------------------------------------------------------------------------------------------
+
+    async def ask(self, call: Call) -> Any:
+        """Sends a command and waits for its reply.
+
+        Returns:
+            The reply; an `ErrorReply` too is returned, not raised.
+
+        Raises:
+            StorageUnavailable: No reply within the call's time, the connection was lost with a reply outstanding
+                to a command that is not safe to repeat, or the link was closed.
+            StorageMisconfigured: The server does not let us in.
+        """
+        if self._closed is not None:
+            raise StorageUnavailable(f"{self.name}: {self._closed}")
+        call.task = trio.lowlevel.current_task()
+        self.enqueue(call)
+        await trio.lowlevel.wait_task_rescheduled(call.abort)
+        return call.reply
+
+    def enqueue(self, call: Call) -> None:
+        """Puts a call, which its task waits for from now on, into the queue."""
+        call.link = self
+        session = self._session
+        if session is None:
+            self._outbox.put(call, 0)
+        elif self._outbox.put(call, len(session.unanswered)) and self._idle_writer is not None:
+            if session.batch == 1 and not session.unanswered and session.writable and not is_cancelled():
+                # A caller who is alone, as the last batch tells: waking the writer would take half the round trip.
+                session.send(self._outbox.take())
+            else:
+                self._wake_writer()
+        if call.deadline < self._alarm.when:
+            self._alarm.advance(call.deadline)
+
+    def accept(self, call: Call) -> None:
+        """Takes over a call whose task sleeps already, from another link."""
+        if self._closed is not None:
+            call.fail(StorageUnavailable(f"{self.name}: {self._closed}"))
+        else:
+            self.enqueue(call)
+
+    def forget(self, call: Call) -> None:
+        """See `Queue.forget`. What has been sent keeps its place: its reply will come and must not go to another."""
+        self._outbox.drop(call)
+        self._progress()
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serves the link until it is closed or retired. Whoever still waits then gets StorageUnavailable.
+
+        Raises:
+            InternalError: Replies and commands no longer matched, which only a bug can cause.
+        """
+        try:
+            with self._life:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._keep_writing)
+                    nursery.start_soon(self._alarm.keep_ringing, self._sweep)
+                    await self._keep_connected()
+                    nursery.cancel_scope.cancel()
+        finally:
+            self.close("the client was closed")
+
+    def close(self, reason: str) -> None:
+        """Fails every waiting call with StorageUnavailable, drops the connection and takes no calls any more."""
+        if self._closed is None:
+            self._closed = reason
+        sent = self._session.unsettled if self._session is not None else []
+        for call in [*sent, *self._outbox.drain()]:
+            call.fail(StorageUnavailable(f"{self.name}: {self._closed}"))
+        if self._session is not None:
+            self._session.close(self._closed)
+        self._life.cancel()
+
+    def retire(self) -> None:
+        """Ends the link without haste: hands over what was not sent, waits for what was, then closes."""
+        self._closed = "this node is no longer in charge"
+        if self._session is None:
+            self._life.cancel()
+        else:
+            self._session.finish(self._closed)
+        self._keeper.adopt(self._outbox.drain())
+
+    def renew(self, call: Call) -> None:
+        """Looks for the server anew, because it answered `call` as only a wrong one does.
+
+        Calls that were sent earlier get their replies first. Many calls may complain of the same connection; a
+        complaint about an earlier one is ignored.
+        """
+        session = self._session
+        if session is not None and call.sent_at >= session.began_at:
+            session.finish("it is no master any more")
+
+    async def _keep_connected(self) -> None:
+        attempt = 0
+        while self._closed is None:
+            try:
+                session = await self._dialer.dial(self._new_session)
+            except EnvironmentFault as failure:
+                self._unreachable(failure)
+            else:
+                await self._converse(session)
+                if session.heard_at > session.began_at:
+                    attempt = 0  # the server spoke, so this was a connection and not another failed attempt
+            await trio.sleep(backoff(attempt))
+            attempt += 1
+
+    def _new_session(self, address: Address) -> Session:
+        return Session(address, self._progress, self._options.barrier)
+
+    def _unreachable(self, failure: EnvironmentFault) -> None:
+        self._trouble = str(failure)
+        if isinstance(failure, StorageMisconfigured):  # waiting will not mend it
+            for call in self._outbox.drain():
+                call.fail(StorageMisconfigured(self._trouble))
+        self._keeper.troubled(self)
+
+    async def _converse(self, session: Session) -> None:
+        self._session = session
+        self.address = session.address
+        self._connections += 1
+        self._progress()
+        try:
+            await session.ended.wait()
+        finally:
+            session.close("the client was closed")  # only if it is open still: we were cancelled
+            self._session = None
+            self._sort_out(session)
+        if isinstance(session.failure, InternalError):
+            raise session.failure
+        self._trouble = str(session.failure)
+        self._keeper.troubled(self)
+
+    def _sort_out(self, session: Session) -> None:
+        again: list[Call] = []
+        for call in session.take_unsettled():
+            if call.task is None:
+                continue
+            if call.repeatable and self._options.retry_on_timeout:
+                again.append(call)
+            else:
+                call.fail(
+                    StorageUnavailable(
+                        f"{session.failure}; {call.what} was sent before, so it may or may not have been carried out"
+                    )
+                )
+        self._outbox.put_first(again)
+        if self._closed is not None:
+            self._keeper.adopt(self._outbox.drain())
+
+    # --- writing --------------------------------------------------------------------------------------------
+
+    async def _keep_writing(self) -> None:
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._idle_writer = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        while True:
+            session = self._session
+            if self._outbox.ready and session is not None and session.writable:
+                session.send(self._outbox.take())
+            self._idle_writer = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _wake_writer(self) -> None:
+        # Woken once per batch: until the writer has run, all further calls of this turn join the same write.
+        writer, self._idle_writer = self._idle_writer, None
+        if writer is not None:
+            trio.lowlevel.reschedule(writer)
+
+    def _progress(self) -> None:
+        """Something changed that may let calls move on: replies came, room was made, a connection was opened."""
+        if self._outbox.crowd:
+            self._outbox.admit(self._unanswered())
+        if self._outbox.ready:
+            self._wake_writer()
+
+    # --- deadlines ------------------------------------------------------------------------------------------
+
+    def _sweep(self) -> float:
+        """Fails calls whose time is up; returns the time of the next one."""
+        now = trio.current_time()
+        session = self._session
+        sent = session.unsettled if session else []
+        nearest = math.inf
+        for calls, state in (
+            (sent, "sent, but not answered"),
+            (list(self._outbox.ready), f"not sent: {self._trouble or 'no connection yet'}"),
+            (list(self._outbox.crowd), f"not sent: {self._outbox.window} commands are under way already"),
+        ):
+            for call in calls:
+                if call.task is None:
+                    continue
+                if call.deadline > now:
+                    nearest = min(nearest, call.deadline)
+                    continue
+                call.fail(
+                    StorageUnavailable(f"{self.name} did not answer {call.what} within {call.timeout:g} s ({state})")
+                )
+                self._outbox.drop(call)
+        self._progress()
+        if session is not None and sent:
+            nearest = min(nearest, self._check_silence(session, sent[0], now))
+        return nearest
+
+    def _check_silence(self, session: Session, oldest: Call, now: float) -> float:
+        """Drops a connection that has said nothing for too long, else returns when that would be."""
+        patience = max(self._options.socket_timeout, oldest.timeout)
+        too_long = max(session.heard_at, oldest.sent_at) + patience
+        if too_long > now:
+            return too_long
+        session.close(f"silent for {patience:g} s with {len(session.unanswered)} commands unanswered")
+        return math.inf

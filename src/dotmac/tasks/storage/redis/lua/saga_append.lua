@@ -1,0 +1,57 @@
+-- Adds an entry to a saga's journal, if the sender still owns it and the position is free.
+-- KEYS: 1 saga  2 journal  3 owned  4 due  5 index  6 expiry  [7 record]
+-- ARGV: 1 epoch  2 sequence  3 entry id  4 events  5 status  6 cursor  7 saga id
+--       8 'keep', 'release' or 'final'  9 due at or ''  10 due channel  11 retention or ''  12 saga channel
+--       with a record: 13 status  14 result or ''  15 error after '=', or ''  16 ttl  17 record channel
+-- Returns: at (integer) | {at, cancel reason or nil, owner} | {'gone'} | {'stale', epoch, owner} | {'conflict', length, owner}
+-- Sent again, it finds its own entry and answers as it did.
+local s = redis.call('HMGET', KEYS[1], 'e', 'n', 'st', 'o', 'x', 'pk', 'xe')
+if not s[1] then return {'gone'} end
+if s[1] ~= ARGV[1] then return {'stale', s[1], s[4] or ''} end
+local n, seq = tonumber(s[2]), tonumber(ARGV[2])
+if n > seq then
+  local at, id = string.match(redis.call('LINDEX', KEYS[2], seq), '^(%S+) %S+ (%S+) ')
+  if id ~= ARGV[3] then return {'conflict', s[2], s[4] or ''} end
+  -- Written once more, so that a WAIT or WAITAOF behind this call speaks of the entry too.
+  redis.call('HSET', KEYS[1], 'e', s[1])
+  if s[5] then return {tonumber(at), s[5], s[4] or ''} end
+  return tonumber(at)
+end
+if n < seq or not s[4] then return {'conflict', s[2], s[4] or ''} end
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+local at = string.format('%.0f', now)
+redis.call('RPUSH', KEYS[2], at .. ' ' .. s[1] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
+redis.call('HSET', KEYS[1], 'n', n + 1, 'ua', at, 'c', ARGV[6], 'st', ARGV[5])
+if s[3] ~= ARGV[5] then
+  redis.call('ZREM', KEYS[5], 's\0' .. s[3] .. '\0' .. ARGV[7])
+  -- Completed sagas are nearly all there are: to list them, the index of all does as well.
+  if ARGV[5] ~= 'completed' then redis.call('ZADD', KEYS[5], 0, 's\0' .. ARGV[5] .. '\0' .. ARGV[7]) end
+end
+if ARGV[8] ~= 'keep' then
+  redis.call('ZREM', KEYS[3], s[4] .. '\0' .. s[6] .. '\0' .. ARGV[7])
+  redis.call('HDEL', KEYS[1], 'o')
+  local due = ARGV[8] == 'release' and ARGV[9] or ''
+  -- The owner may give the saga up without having seen a request that came under its ownership.
+  if ARGV[8] == 'release' and s[7] == s[1] then due = at end
+  if due ~= '' then
+    redis.call('HSET', KEYS[1], 'd', due)
+    redis.call('ZADD', KEYS[4], due, ARGV[7])
+    if tonumber(due) <= now then redis.call('PUBLISH', ARGV[10], '') end
+  end
+end
+if s[3] == 'failed' then redis.call('ZREM', KEYS[6], ARGV[7]) end
+if ARGV[8] == 'final' then
+  redis.call('HDEL', KEYS[1], 'x', 'xe')
+  if ARGV[11] ~= '' then redis.call('ZADD', KEYS[6], now + ARGV[11], ARGV[7]) end
+  if KEYS[7] and redis.call('HGET', KEYS[7], 'sid') == ARGV[7] then
+    redis.call('HSET', KEYS[7], 'st', ARGV[13], 'lu', '0', 'ex', string.format('%.0f', now + ARGV[16]))
+    if ARGV[14] ~= '' then redis.call('HSET', KEYS[7], 're', ARGV[14]) end
+    if ARGV[15] ~= '' then redis.call('HSET', KEYS[7], 'er', string.sub(ARGV[15], 2)) end
+    redis.call('PEXPIRE', KEYS[7], math.ceil(ARGV[16] / 1000))
+    redis.call('PUBLISH', ARGV[17], '')
+  end
+  redis.call('PUBLISH', ARGV[12], '')
+end
+if s[5] then return {now, ARGV[8] ~= 'final' and s[5], s[4]} end
+return now

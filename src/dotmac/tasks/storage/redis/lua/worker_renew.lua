@@ -1,0 +1,10 @@
+-- Prolongs a worker's lease, unless it is over, and hands out the cancel requests for its sagas.
+-- KEYS: 1 leases  2 cancels of this worker
+-- ARGV: 1 worker  2 lease
+-- Returns: {time, saga id...} | 0 if the lease is over.
+local till = redis.call('ZSCORE', KEYS[1], ARGV[1])
+local t = redis.call('TIME')
+local now = t[1] * 1000000 + t[2]
+if not till or tonumber(till) <= now then return 0 end
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+return {now, redis.call('SMEMBERS', KEYS[2])}

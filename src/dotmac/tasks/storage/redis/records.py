@@ -1,0 +1,136 @@
+"""Idempotency records in Redis: one hash each, with the server's own expiry."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from msgspec import Raw
+
+from dotmac.tasks.errors import ClaimLost, IdempotencyKeyNotFound
+from dotmac.tasks.models import OperationStatus
+
+from ..key_records import ClaimVerdict, Completion, IdempotencyRecord, NewRecord
+from ..protocol import record_topic
+from .commands import Argument
+from .core import MICROSECONDS, RedisCore, fields_of, marked, micros, optional, verb
+from .scripts import load
+
+_CREATE, _CLAIM, _RENEW = load("record_create"), load("record_claim"), load("record_renew")
+_COMPLETE, _ABANDON = load("record_complete"), load("record_abandon")
+
+
+class RedisRecords(RedisCore):
+    """See `RecordStore`."""
+
+    @verb
+    async def create_record(self, new: NewRecord) -> tuple[bool, IdempotencyRecord]:
+        """See `RecordStore`."""
+        created, flat = await self.client.run(
+            _CREATE, [self._record_key(new.key)], [*_head(new), micros(new.ttl), uuid4().hex]
+        )
+        return bool(created), decode_record(new.key, flat)
+
+    @verb
+    async def claim_record(self, new: NewRecord, *, token: str, owner: str, lease: float) -> ClaimVerdict:
+        """See `RecordStore`."""
+        args = [*_head(new), micros(new.ttl), token, owner, micros(lease)]
+        outcome, flat = await self.client.run(_CLAIM, [self._record_key(new.key)], args)
+        return ClaimVerdict(outcome.decode(), decode_record(new.key, flat))
+
+    @verb
+    async def renew_claim(self, key: str, token: str, lease: float) -> float:
+        """See `RecordStore`."""
+        until: int = await self.client.run(_RENEW, [self._record_key(key)], [token, micros(lease)])
+        if not until:
+            raise ClaimLost(f"the claim on {key!r} is not held any more")
+        return until / MICROSECONDS
+
+    @verb
+    async def complete_record(self, completion: Completion) -> IdempotencyRecord:
+        """See `RecordStore`."""
+        key = completion.key
+        args: list[Argument] = [
+            optional(completion.token),
+            str(completion.status),
+            optional(completion.result),
+            marked(completion.error),
+            micros(completion.ttl),
+            self.layout.channel(record_topic(key)),
+        ]
+        reply = await self.client.run(_COMPLETE, [self._record_key(key)], args)
+        if reply[0] == b"gone":
+            raise IdempotencyKeyNotFound(f"there is no idempotency key {key!r}, or it has expired")
+        if reply[0] == b"ended":
+            raise ClaimLost(f"the operation under {key!r} has already ended: {reply[1].decode()}")
+        if reply[0] == b"lost":
+            raise ClaimLost(f"the claim on {key!r} is held by somebody else, or by nobody")
+        return decode_record(key, reply[1])
+
+    @verb
+    async def abandon_claim(self, key: str, token: str) -> None:
+        """See `RecordStore`."""
+        args: list[Argument] = [token, self.layout.channel(record_topic(key))]
+        if not await self.client.run(_ABANDON, [self._record_key(key)], args):
+            raise ClaimLost(f"the claim on {key!r} is not held any more")
+
+    @verb
+    async def get_record(self, key: str) -> IdempotencyRecord | None:
+        """See `RecordStore`."""
+        name = self._record_key(key)
+        found: dict[bytes, bytes] = await self.client.execute("HGETALL", name, key=name, repeatable=True)
+        return decode_fields(key, found) if found else None
+
+    @verb
+    async def delete_record(self, key: str) -> None:
+        """Forget the record."""
+        name = self._record_key(key)
+        await self.client.execute("DEL", name, key=name, repeatable=True)
+        await self.client.execute("PUBLISH", self.layout.channel(record_topic(key)), "", repeatable=True)
+
+    def _record_key(self, key: str) -> bytes:
+        return self.layout.of_key(key).record(key)
+
+
+def decode_record(key: str, flat: list[bytes]) -> IdempotencyRecord:
+    """A record from what a script returned."""
+    return decode_fields(key, fields_of(flat))
+
+
+def decode_fields(key: str, found: dict[bytes, bytes]) -> IdempotencyRecord:
+    """A record from its hash."""
+
+    def text(name: bytes) -> str | None:
+        value = found.get(name)
+        return None if value is None else value.decode()
+
+    def raw(name: bytes) -> Raw | None:
+        value = found.get(name)
+        return None if value is None else Raw(value)
+
+    def seconds(name: bytes) -> float:
+        return float(found.get(name, b"0")) / MICROSECONDS
+
+    return IdempotencyRecord(
+        key=key,
+        tenant_id=found[b"t"].decode(),
+        user_id=text(b"u"),
+        operation_type=found[b"op"].decode(),
+        fingerprint=found[b"fp"].decode(),
+        created_at=seconds(b"ca"),
+        expires_at=seconds(b"ex"),
+        status=OperationStatus(found[b"st"].decode()),
+        parameters=raw(b"pa"),
+        result=raw(b"re"),
+        error=text(b"er"),
+        token=text(b"tok"),
+        owner=text(b"own"),
+        claimed_at=seconds(b"cl"),
+        lease_until=seconds(b"lu"),
+        claims=int(found.get(b"n", b"0")),
+        explicit=b"xp" in found,
+        saga_id=text(b"sid"),
+    )
+
+
+def _head(new: NewRecord) -> list[bytes | str]:
+    return [new.tenant_id, optional(new.user_id), new.operation_type, new.fingerprint, optional(new.parameters)]

@@ -1,0 +1,183 @@
+"""Finding sagas in Redis: due ones, orphans, lists, and what is past its retention.
+
+Each partition is asked by itself, all at once; the gateway makes one write of it. Lists come from an index sorted by
+name in which every saga stands under several names (all, its tenant, its type, its status), and ids sort by time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from heapq import merge
+from typing import Any, TypeVar
+
+import trio
+
+from dotmac.tasks.models import OperationStatus
+
+from ..records import AdoptableSaga, Purged, SagaFilter, SagaMeta, SagaPage, WorkerRecord
+from .core import micros, verb
+from .layout import SEPARATOR, Partition
+from .sagas import RedisSagas
+from .scripts import load
+from .workers import RedisWorkers
+
+_DUE, _FORGET, _OWNERS = load("saga_due"), load("saga_forget"), load("saga_owners")
+_MOST_DUE = 1000
+_CHUNK = 200
+T = TypeVar("T")
+
+
+class RedisSearch(RedisSagas, RedisWorkers):
+    """The part of `SagaStore` that looks through partitions."""
+
+    @verb
+    async def due_sagas(self, limit: int) -> list[AdoptableSaga]:
+        """See `SagaStore`."""
+
+        async def due(partition: Partition) -> list[bytes]:
+            most = max(limit, _MOST_DUE)
+            ids: list[bytes] = await self.client.run(_DUE, [partition.due], [most], durable=False)
+            return ids
+
+        found = [saga_id.decode() for ids in await self._everywhere(due) for saga_id in ids]
+        return await self._adoptable(found, limit, lambda meta: meta.owner is None)
+
+    @verb
+    async def orphaned_sagas(self, worker_id: str, limit: int) -> list[AdoptableSaga]:
+        """See `SagaStore`."""
+        start = worker_id.encode() + SEPARATOR
+
+        async def owned(partition: Partition) -> list[bytes]:
+            found: list[bytes] = await self.client.execute(
+                "ZRANGEBYLEX", partition.owned, b"[" + start, b"(" + start + b"\xff", "LIMIT", 0, limit,
+                key=partition.owned, repeatable=True,
+            )  # fmt: skip
+            return found
+
+        names = [name for part in await self._everywhere(owned) for name in part]
+        # Priority stands before the id in the name, upside down, so names sort as sagas should be adopted.
+        found = [name.rpartition(SEPARATOR)[2].decode() for name in sorted(names)[:limit]]
+        return await self._adoptable(found, limit, lambda meta: meta.owner == worker_id)
+
+    @verb
+    async def list_workers(self) -> list[WorkerRecord]:
+        """See `WorkerStore`. Lost workers that own nothing any more are forgotten on the way."""
+
+        async def owners_in(partition: Partition) -> list[bytes]:
+            owners: list[bytes] = await self.client.run(_OWNERS, [partition.owned], durable=False)
+            return owners
+
+        owners = {name.decode() for names in await self._everywhere(owners_in) for name in names}
+        # Read after the owners, so that a worker that registers and creates in between is not taken for a lost one.
+        registered = {worker.worker_id: worker for worker in await self.registered_workers()}
+        for worker_id, worker in tuple(registered.items()):
+            if worker.lease_until <= self.now() and worker_id not in owners:
+                await self.forget_worker(worker_id)
+                del registered[worker_id]
+        late = [WorkerRecord(worker_id, 0.0, 0.0) for worker_id in owners - registered.keys()]
+        return sorted([*registered.values(), *late], key=lambda worker: worker.worker_id)
+
+    @verb
+    async def list_sagas(self, where: SagaFilter, limit: int, cursor: str | None = None) -> SagaPage:
+        """See `SagaStore`."""
+        prefix = _index_prefix(where)
+        page: list[SagaMeta] = []
+        while True:
+            ids = await self._newest(prefix, cursor, _CHUNK)
+            for meta in await self._metas(ids):
+                if meta is not None and where.matches(meta):
+                    if len(page) == limit:
+                        return SagaPage(page, page[-1].saga_id)
+                    page.append(meta)
+            if len(ids) < _CHUNK:
+                return SagaPage(page, None)
+            cursor = ids[-1]
+
+    @verb
+    async def purge(self, limit: int) -> Purged:
+        """See `StorageProtocol`. Idempotency records are removed by the server itself."""
+        now = micros(self.now())
+
+        async def expired(partition: Partition) -> list[bytes]:
+            ids: list[bytes] = await self.client.execute(
+                "ZRANGEBYSCORE", partition.expiry, "-inf", now, "LIMIT", 0, limit,
+                key=partition.expiry, repeatable=True,
+            )  # fmt: skip
+            return ids
+
+        pairs = zip(self.layout.partitions, await self._everywhere(expired), strict=True)
+        found = [(partition, saga_id) for partition, ids in pairs for saga_id in ids]
+
+        async def forget(item: tuple[Partition, bytes]) -> int:
+            partition, raw = item
+            keys = [
+                partition.saga(raw),
+                partition.journal(raw),
+                partition.notes(raw),
+                partition.index,
+                partition.expiry,
+            ]
+            removed: int = await self.client.run(_FORGET, keys, [raw])
+            return removed
+
+        removed = sum(await _all_at_once(forget, found[:limit]))
+        # Where nothing could be removed, all that was found is owned, or another purge is at it: no use to go on.
+        return Purged(removed, 0, more=removed > 0 and len(found) >= limit)
+
+    # --- helpers --------------------------------------------------------------------------------------------
+
+    async def _newest(self, prefix: bytes, before: str | None, count: int) -> list[str]:
+        """Ids under this name, newest first, from all partitions in one order."""
+        top = b"(" + prefix + (b"\xff" if before is None else before.encode())
+
+        async def newest(partition: Partition) -> list[bytes]:
+            names: list[bytes] = await self.client.execute(
+                "ZREVRANGEBYLEX", partition.index, top, b"(" + prefix, "LIMIT", 0, count,
+                key=partition.index, repeatable=True,
+            )  # fmt: skip
+            return names
+
+        merged = merge(*await self._everywhere(newest), reverse=True)
+        return [name[len(prefix) :].decode() for name, _ in zip(merged, range(count), strict=False)]
+
+    async def _metas(self, ids: list[str]) -> list[SagaMeta | None]:
+        return await _all_at_once(self.saga_meta, ids)
+
+    async def _adoptable(self, ids: list[str], limit: int, free: Callable[[SagaMeta], bool]) -> list[AdoptableSaga]:
+        metas = [meta for meta in await self._metas(ids) if meta is not None and free(meta)]
+        metas.sort(key=lambda meta: (-meta.priority, meta.saga_id))
+        return [AdoptableSaga(m.saga_id, m.epoch, m.priority, m.owner) for m in metas[:limit]]
+
+    async def _everywhere(self, ask: Callable[[Partition], Awaitable[T]]) -> list[T]:
+        return await _all_at_once(ask, list(self.layout.partitions))
+
+
+async def _all_at_once(ask: Callable[..., Awaitable[T]], items: list[Any]) -> list[T]:
+    """Ask about all items at the same time; the answers in the order of the items."""
+    answers: dict[int, T] = {}
+    failures: list[Exception] = []
+
+    async def one(index: int) -> None:
+        # Kept, and raised below, because callers expect the error itself and not a group with it inside.
+        try:
+            answers[index] = await ask(items[index])
+        except Exception as error:
+            failures.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for index in range(len(items)):
+            nursery.start_soon(one, index)
+    if failures:
+        raise failures[0]
+    return [answers[index] for index in range(len(items))]
+
+
+def _index_prefix(where: SagaFilter) -> bytes:
+    """The name in the index that leaves the fewest sagas to look at."""
+    if where.status is not None and where.status is not OperationStatus.COMPLETED:
+        return b"s" + SEPARATOR + where.status.value.encode() + SEPARATOR
+    if where.workflow_type is not None and where.tenant_id is None:
+        return b"y" + SEPARATOR + where.workflow_type.encode() + SEPARATOR
+    if where.tenant_id is not None:
+        return b"t" + SEPARATOR + where.tenant_id.encode() + SEPARATOR
+    return b"a" + SEPARATOR
