@@ -1,0 +1,1 @@
+"""The demonstration behind `dotmac-tasks demo`: three sagas, shown while they happen."""

@@ -1,0 +1,1 @@
+"""The manager's methods, by subject. `manager.py` puts them together."""

@@ -1,0 +1,80 @@
+"""Registering handlers."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar, overload
+
+from ..runtime.handlers import HandlerFunction, Handlers, make_handler
+
+F = TypeVar("F", bound=HandlerFunction)
+G = TypeVar("G", bound=HandlerFunction)
+UnknownErrors = tuple[type[Exception], ...] | None
+
+
+class Decorator(Protocol):
+    """Takes a handler and gives it back as it is."""
+
+    def __call__(self, function: G, /) -> G:
+        """Register the handler."""
+        ...
+
+
+class HandlerMethods:
+    """Which code runs which operation. Handlers can be registered before and after the start."""
+
+    def __init__(self) -> None:
+        self._handlers = Handlers()
+
+    @overload
+    def register_operation_handler(
+        self, operation_type: str, handler: F, *, unknown_errors: UnknownErrors = None
+    ) -> F: ...
+
+    @overload
+    def register_operation_handler(
+        self, operation_type: str, handler: None = None, *, unknown_errors: UnknownErrors = None
+    ) -> Decorator: ...
+
+    def register_operation_handler(
+        self, operation_type: str, handler: F | None = None, *, unknown_errors: UnknownErrors = None
+    ) -> F | Decorator:
+        """Say which code runs an operation. Without `handler` it is a decorator.
+
+        Args:
+            operation_type: The name that steps use.
+            handler: ``async def handler(parameters)`` or ``(parameters, context)``; a plain ``def`` runs in a
+                worker thread. It returns JSON.
+            unknown_errors: Exceptions after which nobody knows whether the effect happened; by default
+                time-outs and lost connections.
+
+        Raises:
+            InvalidInput: The handler cannot be called that way.
+        """
+        return self._register(self._handlers.operations, operation_type, handler, unknown_errors)
+
+    @overload
+    def register_compensation_handler(
+        self, operation_type: str, handler: F, *, unknown_errors: UnknownErrors = None
+    ) -> F: ...
+
+    @overload
+    def register_compensation_handler(
+        self, operation_type: str, handler: None = None, *, unknown_errors: UnknownErrors = None
+    ) -> Decorator: ...
+
+    def register_compensation_handler(
+        self, operation_type: str, handler: F | None = None, *, unknown_errors: UnknownErrors = None
+    ) -> F | Decorator:
+        """Say which code undoes an operation; as `register_operation_handler`.
+
+        A compensation may be called more than once, and for an operation that never happened: it must bear both.
+        """
+        return self._register(self._handlers.compensations, operation_type, handler, unknown_errors)
+
+    @staticmethod
+    def _register(table: dict[str, Any], name: str, function: F | None, unknown: UnknownErrors) -> F | Decorator:
+        def register(function: G) -> G:
+            table[name] = make_handler(name, function, unknown)
+            return function
+
+        return register if function is None else register(function)

@@ -1,0 +1,148 @@
+"""Locks, as the manager offers them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from collections.abc import Set as AbstractSet
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, overload
+
+from ..errors import InvalidInput, LockNotAcquired
+from ..idempotency import check_name
+from ..models import LockInfo
+from ..runtime.lock_body import HeldLock, HeldLocks, holding
+from .life import Hosted
+
+DEFAULT_TTL = 10.0
+SHORTEST_TTL, LONGEST_TTL = 0.05, 86_400.0
+
+Names = list[str] | tuple[str, ...] | AbstractSet[str]
+
+
+class LockMethods(Hosted):
+    """Critical sections over all processes that share a storage."""
+
+    @overload
+    def lock(
+        self, name: str, *, ttl: float = ..., wait: float | None = ...
+    ) -> AbstractAsyncContextManager[HeldLock]: ...
+
+    @overload
+    def lock(
+        self, name: Names, *, ttl: float = ..., wait: float | None = ...
+    ) -> AbstractAsyncContextManager[HeldLocks]: ...
+
+    def lock(
+        self, name: str | Names, *, ttl: float = DEFAULT_TTL, wait: float | None = None
+    ) -> AbstractAsyncContextManager[Any]:
+        """Hold a lock, or several, while inside: ``async with manager.lock("invoice:42") as held: held.fence``.
+
+        The lease is renewed for as long as the body runs. Should it be lost all the same (the storage is gone, this
+        process was stopped for too long), the body is cancelled before anybody else can get the lock. Processes get
+        the lock in order of arrival; tasks of one process as well.
+
+        Args:
+            name: The lock, or several: they are taken in sorted order, and all given back if one is not granted.
+            ttl: Seconds until others may have the lock after this process died. 0.05 to 86,400.
+            wait: Seconds to wait for it (for all of them together); 0: try once; None: as long as it takes.
+
+        Returns:
+            An async context manager; it gives a `HeldLock`, or `HeldLocks` by name where several were asked for.
+
+        Raises:
+            LockNotAcquired: It was not granted within `wait`. Nothing is held, no place is queued.
+            LockReentered: This task holds it already.
+            LockLost: The lease could not be kept, so the body was cancelled, or had ended too late. If the body
+                raised an error of its own, both come in an ExceptionGroup, the body's error first.
+            InvalidInput: A name or a number makes no sense.
+        """
+        single = isinstance(name, str)
+        names = [name] if isinstance(name, str) else _checked_names(name)
+        _check(names, ttl, wait)
+        return self._holding(names, ttl, wait, single=single)
+
+    @overload
+    def try_lock(self, name: str, *, ttl: float = ...) -> AbstractAsyncContextManager[HeldLock | None]: ...
+
+    @overload
+    def try_lock(self, name: Names, *, ttl: float = ...) -> AbstractAsyncContextManager[HeldLocks | None]: ...
+
+    def try_lock(self, name: str | Names, *, ttl: float = DEFAULT_TTL) -> AbstractAsyncContextManager[Any | None]:
+        """As `lock` with ``wait=0``, but the body runs in any case: with None where the lock was not free.
+
+        ``async with manager.try_lock("nightly") as held: if held is None: return``
+        """
+        single = isinstance(name, str)
+        names = [name] if isinstance(name, str) else _checked_names(name)
+        _check(names, ttl, None)
+        return self._trying(names, ttl, single=single)
+
+    async def acquire_lock(self, key: str, timeout_seconds: float) -> bool:
+        """Take a lock for a fixed time if it is free; False if somebody holds it. Does not wait, does not renew.
+
+        Prefer `lock`: it renews the lease, and stops the work when it cannot.
+
+        Args:
+            key: The lock's name.
+            timeout_seconds: When it ends by itself. 0.05 to 86,400.
+
+        Raises:
+            InvalidInput: An argument makes no sense.
+        """
+        _check([key], timeout_seconds, None, field="timeout_seconds")
+        return await self._hosted().locks.take(key, timeout_seconds)
+
+    async def release_lock(self, key: str) -> None:
+        """Free a lock that this manager acquired with `acquire_lock`.
+
+        Raises:
+            LockLost: It does not hold it any more; whoever holds it now keeps it.
+        """
+        await self._hosted().locks.give_back(key)
+
+    async def list_locks(self, limit: int = 100) -> list[LockInfo]:
+        """Locks that are held at the moment, by whichever process, ordered by name.
+
+        Args:
+            limit: At most so many.
+        """
+        return await self._hosted().locks.listed(limit)
+
+    @asynccontextmanager
+    async def _holding(
+        self, names: list[str], ttl: float, wait: float | None, *, single: bool
+    ) -> AsyncIterator[HeldLock | HeldLocks]:
+        async with holding(self._hosted().locks, names, ttl=ttl, wait=wait) as held:
+            yield held[names[0]] if single else held
+
+    @asynccontextmanager
+    async def _trying(
+        self, names: list[str], ttl: float, *, single: bool
+    ) -> AsyncIterator[HeldLock | HeldLocks | None]:
+        async with AsyncExitStack() as stack:
+            held: HeldLock | HeldLocks | None = None
+            # Only entering is tried: what the body raises is its own, even if it is this very error.
+            with suppress(LockNotAcquired):
+                held = await stack.enter_async_context(self._holding(names, ttl, 0, single=single))
+            yield held
+
+
+def _checked_names(names: Names) -> list[str]:
+    listed = list(names)
+    if not listed:
+        raise InvalidInput("name", "must be a name, or at least one")
+    return listed
+
+
+def _check(names: list[str], ttl: float, wait: float | None, field: str = "ttl") -> None:
+    for name in names:
+        check_name("name", name)
+    if not _is_number(ttl) or not SHORTEST_TTL <= ttl <= LONGEST_TTL:
+        raise InvalidInput(field, f"must be {SHORTEST_TTL} to {LONGEST_TTL:.0f} seconds, not {ttl!r:.80}")
+    if wait is not None and (not _is_number(wait) or not 0 <= wait < math.inf):
+        raise InvalidInput("wait", f"must be a number of seconds, 0 or more, or None, not {wait!r:.80}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

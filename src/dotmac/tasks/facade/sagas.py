@@ -1,0 +1,150 @@
+"""Sagas, as the manager offers them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import InvalidInput
+from ..handle import SagaHandle
+from ..models import OperationStatus, SagaHistoryEntry, SagaList, SagaWorkflow
+from ..storage.records import SagaFilter
+from .life import Hosted
+
+
+class SagaMethods(Hosted):
+    """Create, start, look at, cancel and retry sagas."""
+
+    async def create_saga_workflow(  # noqa: PLR0913 - independent options, the later ones by keyword
+        self,
+        tenant_id: str,
+        workflow_type: str,
+        steps: list[dict[str, Any]],
+        idempotency_key: str | None = None,
+        *,
+        timeout_seconds: float | None = None,
+        priority: int = 0,
+        metadata: dict[str, str] | None = None,
+    ) -> SagaWorkflow:
+        """Store a saga that runs when it is executed; takes the arguments of `start_saga`, and checks as it does.
+
+        With an idempotency key that is known, it gives the saga that the key stands for.
+        """
+        sagas = self._hosted().sagas
+        fields = {
+            "tenant_id": tenant_id,
+            "workflow_type": workflow_type,
+            "timeout_seconds": timeout_seconds,
+            "priority": priority,
+            "metadata": {} if metadata is None else metadata,
+        }
+        return await sagas.create(sagas.define(fields, steps, idempotency_key))
+
+    async def execute_saga_workflow(self, saga_id: str) -> bool:
+        """Run a saga and wait for its end; one that is running or has ended is only waited for, never run again.
+
+        Returns:
+            True if it completed; False if it was compensated or is parked (`get_saga` tells why).
+
+        Raises:
+            SagaNotFound: There is no such saga.
+        """
+        return (await self._hosted().sagas.execute(saga_id)).completed
+
+    async def start_saga(  # noqa: PLR0913 - independent options, all by keyword
+        self,
+        *,
+        tenant_id: str,
+        workflow_type: str,
+        steps: list[dict[str, Any]],
+        idempotency_key: str | None = None,
+        timeout_seconds: float | None = None,
+        priority: int = 0,
+        metadata: dict[str, str] | None = None,
+    ) -> SagaHandle:
+        """Start a saga in this process; it is durable when this returns.
+
+        Args:
+            tenant_id: Whose saga it is.
+            workflow_type: A name for this kind of saga.
+            steps: See the saga guide for the fields of a step.
+            idempotency_key: Unique within the tenant: the same key with the same content gives the same saga.
+            timeout_seconds: If it has not completed (or passed its pivot) by then, it turns back.
+            priority: From -1000 to 1000; higher is taken over first when a worker is lost.
+            metadata: Strings that travel with the saga.
+
+        Raises:
+            InvalidInput: Something cannot be run or stored; the error names the field. Nothing was stored.
+            UnknownOperation: A step's handler is not registered.
+            IdempotencyMismatch: The key was used for another saga.
+            StorageUnavailable: No answer. If the saga was stored all the same, it runs; repeat with the same
+                idempotency key to be sure.
+        """
+        sagas = self._hosted().sagas
+        fields = {
+            "tenant_id": tenant_id,
+            "workflow_type": workflow_type,
+            "timeout_seconds": timeout_seconds,
+            "priority": priority,
+            "metadata": {} if metadata is None else metadata,
+        }
+        return self.saga_handle(await sagas.start(sagas.define(fields, steps, idempotency_key)))
+
+    def saga_handle(self, saga_id: str) -> SagaHandle:
+        """A handle for a saga that was started earlier or elsewhere."""
+        return SagaHandle(saga_id, self._hosted().sagas)
+
+    async def get_saga(self, saga_id: str) -> SagaWorkflow:
+        """The saga as it stands. Raises SagaNotFound."""
+        return await self._hosted().sagas.get(saga_id)
+
+    async def get_saga_history(self, saga_id: str) -> list[SagaHistoryEntry]:
+        """Everything that happened to it, oldest first. Raises SagaNotFound."""
+        return await self._hosted().sagas.history(saga_id)
+
+    async def list_sagas(
+        self,
+        tenant_id: str | None = None,
+        status: OperationStatus | str | None = None,
+        workflow_type: str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> SagaList:
+        """A page of sagas, newest first; None matches everything.
+
+        Args:
+            tenant_id: Only this tenant's.
+            status: Only with this status.
+            workflow_type: Only of this kind.
+            limit: At most this many, from 1 to 1000.
+            cursor: `SagaList.cursor` of the page before.
+        """
+        try:
+            wanted = None if status is None else OperationStatus(status)
+        except ValueError:
+            known = ", ".join(OperationStatus)
+            raise InvalidInput("status", f"there is no status {status!r}; there are: {known}") from None
+        where = SagaFilter(tenant_id, wanted, workflow_type)
+        return await self._hosted().sagas.list(where, limit, cursor)
+
+    async def retry_saga(self, saga_id: str, reason: str = "") -> SagaHandle:
+        """Let a failed (parked) saga go on from where it failed, with fresh attempts, after the cause was mended.
+
+        Raises:
+            SagaNotFound: There is no such saga.
+            SagaStateError: It is not parked.
+        """
+        await self._hosted().sagas.retry(saga_id, reason)
+        return self.saga_handle(saga_id)
+
+    async def cancel_saga(self, saga_id: str, reason: str = "") -> SagaHandle:
+        """Ask a saga to turn back, wherever it runs; it undoes what it did.
+
+        A saga parked at a pivot of unknown outcome turns back too: the caller vouches that the pivot did not happen.
+
+        Raises:
+            SagaNotFound: There is no such saga.
+            SagaStateError: It has ended, or is past the point of no return.
+        """
+        handle = self.saga_handle(saga_id)
+        await handle.cancel(reason)
+        return handle

@@ -1,0 +1,44 @@
+"""A saga that was started, in the hands of who started it."""
+
+from __future__ import annotations
+
+from .models import OperationStatus, SagaOutcome, SagaWorkflow
+from .runtime.saga_service import SagaService
+
+
+class SagaHandle:
+    """Waits for, looks at and cancels one saga, in whichever process it runs.
+
+    Attributes:
+        saga_id: Keep it to find the saga again after this process is gone.
+    """
+
+    def __init__(self, saga_id: str, service: SagaService) -> None:
+        self.saga_id = saga_id
+        self._service = service
+
+    def __repr__(self) -> str:
+        return f"<SagaHandle {self.saga_id}>"
+
+    async def result(self) -> SagaOutcome:
+        """Wait for the saga's end and say how it ended. A failed saga is an outcome here, not an exception.
+
+        Cancelling the wait does not touch the saga. Limit it with ``trio.fail_after(seconds)``.
+        """
+        return await self._service.outcome(self.saga_id)
+
+    async def status(self) -> OperationStatus:
+        """Its status at this moment."""
+        return await self._service.status(self.saga_id)
+
+    async def get(self) -> SagaWorkflow:
+        """The whole saga as it stands."""
+        return await self._service.get(self.saga_id)
+
+    async def cancel(self, reason: str = "") -> None:
+        """Ask the saga to turn back and undo what it did; `result` tells what came of it.
+
+        Raises:
+            SagaStateError: It has ended, or is past the point of no return.
+        """
+        await self._service.cancel(self.saga_id, reason)

@@ -1,0 +1,89 @@
+"""What may be stored: JSON values and nothing else, checked where they enter, with the path of what is refused.
+
+msgspec would quietly turn dates, sets, bytes and dataclasses into JSON, and a handler would see one type before
+a restart and another after it. So the edge is stricter than the codec.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from .errors import InvalidInput
+
+_MAX_DEPTH = 100
+_MIN_INT, _MAX_INT = -(2**63), 2**64 - 1  # the range msgspec carries without loss
+_SCALARS = frozenset({str, bool, int, float, type(None)})
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder().decode
+
+
+def check_json(value: Any, field: str) -> None:
+    """Refuse what is not a JSON value.
+
+    Raises:
+        InvalidInput: Naming the path of the first value that is not JSON.
+    """
+    _check(value, field, 0)
+
+
+def copy_json(value: Any) -> Any:
+    """A deep copy of a JSON value, so that what a handler does to its own stays its own."""
+    if isinstance(value, dict):
+        return {key: copy_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [copy_json(item) for item in value]
+    return value
+
+
+def _check(value: Any, path: str, depth: int) -> None:
+    kind = type(value)
+    if kind in _SCALARS:
+        problem = _scalar_problem(value)
+        if problem:
+            raise InvalidInput(path, problem)
+        return
+    if depth >= _MAX_DEPTH:
+        raise InvalidInput(path, f"nested deeper than {_MAX_DEPTH} levels, or it contains itself")
+    if kind is dict:
+        _check_object(value, path, depth)
+    elif kind is list:
+        for index, item in enumerate(value):
+            _check(item, f"{path}[{index}]", depth + 1)
+    else:
+        raise InvalidInput(
+            path,
+            f"a value of type {kind.__module__}.{kind.__qualname__} is not JSON; "
+            "use str, int, float, bool, None, list or dict",
+        )
+
+
+def _scalar_problem(value: Any) -> str | None:
+    if isinstance(value, str) and not _is_text(value):
+        return "the string holds half a surrogate pair, which is no character"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value} is not a JSON number; pass null or a string"
+    if isinstance(value, int) and not _MIN_INT <= value <= _MAX_INT:
+        return "the integer does not fit 64 bits; pass it as a string"
+    return None
+
+
+def _check_object(value: dict[Any, Any], path: str, depth: int) -> None:
+    for key, item in value.items():
+        if type(key) is not str or not _is_text(key):
+            raise InvalidInput(path, f"the key {key!r:.80} is not a string of characters")
+        _check(item, f"{path}.{key}", depth + 1)
+
+
+def _is_text(value: str) -> bool:
+    """Whether UTF-8 can carry it: half a surrogate pair, as from `os.fsdecode`, it cannot."""
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

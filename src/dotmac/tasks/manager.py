@@ -1,0 +1,50 @@
+"""The façade: everything a program does with background operations goes through one manager."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .facade.claims import ClaimMethods
+from .facade.handlers import HandlerMethods
+from .facade.life import Hosted
+from .facade.locks import LockMethods
+from .facade.operations import OperationMethods
+from .facade.sagas import SagaMethods
+from .runtime.environment import SagaEnvironment
+from .settings import Settings
+from .storage.protocol import StorageProtocol
+
+
+class BackgroundOperationsManager(OperationMethods, SagaMethods, LockMethods, ClaimMethods):
+    """Idempotent operations, sagas and locks, on one storage.
+
+    Use it as ``async with manager:``, or call `start` and `stop`. Handlers can be registered before and after.
+    Every method raises `NotStarted` while the manager is not running, and `StorageUnavailable` or
+    `StorageRefused` when the storage cannot do its part.
+
+    Args:
+        storage: Where everything is kept; None: `RedisStorage` if ``REDIS_URL`` is set, else `MemoryStorage`.
+        settings: All settings at once; None: from the environment and `**options`.
+        **options: Single settings by name (see `Settings`), such as ``worker_lease=5.0``.
+
+    Raises:
+        InvalidInput: A setting makes no sense; the error names it.
+    """
+
+    def __init__(
+        self, storage: StorageProtocol | None = None, *, settings: Settings | None = None, **options: Any
+    ) -> None:
+        self.settings = settings if settings is not None else Settings.load(**options)
+        self.storage = storage if storage is not None else _default_storage(self.settings)
+        HandlerMethods.__init__(self)
+        Hosted.__init__(self, SagaEnvironment(self.storage, self.settings, self._handlers))
+
+
+def _default_storage(settings: Settings) -> StorageProtocol:
+    if settings.redis_url is None:
+        from .storage.memory import MemoryStorage  # noqa: PLC0415 - the other branch needs an extra
+
+        return MemoryStorage()
+    from .storage.redis import RedisStorage  # noqa: PLC0415 - needs the redis extra
+
+    return RedisStorage(redis_url=settings.redis_url)

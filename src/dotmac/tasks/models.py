@@ -1,0 +1,231 @@
+"""What users hold in their hands: statuses, and plain dataclasses that describe keys, sagas, steps and history.
+
+These are views, taken at one moment. Changing one changes nothing in the storage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class OperationStatus(StrEnum):
+    """Where an operation, a saga or a step stands.
+
+    Sagas: ``pending → in_progress → completed``, or ``in_progress → compensating → compensated`` (everything
+    undone) or ``failed`` (parked: an operator decides). Idempotency keys use the first three and ``failed``.
+    ``unknown`` is for steps only: the step may or may not have happened.
+    """
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    COMPENSATING = "compensating"
+    COMPENSATED = "compensated"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more happens by itself (``failed`` can still be retried by an operator)."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({OperationStatus.COMPLETED, OperationStatus.COMPENSATED, OperationStatus.FAILED})
+
+
+class StepKind(StrEnum):
+    """What a step means for going back.
+
+    A ``compensatable`` step (the default) can be undone. A ``pivot`` is the point of no return: once it
+    completed, the saga only goes forward. ``retriable`` steps come after a pivot and have no compensation.
+    """
+
+    COMPENSATABLE = "compensatable"
+    PIVOT = "pivot"
+    RETRIABLE = "retriable"
+
+
+@dataclass(slots=True)
+class IdempotencyKey:
+    """One idempotent operation: its key, who asked for it, and how it ended if it has.
+
+    Attributes:
+        key: The record's name; pass it to ``check_idempotency`` and ``complete_idempotent_operation``.
+        expires_at: When the record is forgotten (UTC); counted anew from completion.
+        result: What the operation returned, once it completed.
+        error: Why it failed, once it failed.
+    """
+
+    key: str
+    tenant_id: str
+    user_id: str | None
+    operation_type: str
+    created_at: datetime
+    expires_at: datetime
+    status: OperationStatus = OperationStatus.PENDING
+    result: Any = None
+    error: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class SagaStep:
+    """One step of a saga as it stands.
+
+    Attributes:
+        status: The forward half: pending, in_progress, completed, failed or unknown.
+        retry_count: Attempts made beyond the first.
+        compensation_status: The backward half: None (nothing to undo so far), pending, in_progress,
+            completed (undone) or failed (out of retries: an open item).
+        next_attempt_at: When the next attempt is due (UTC), while one waits.
+    """
+
+    name: str
+    operation: str
+    parameters: dict[str, Any]
+    _: KW_ONLY
+    kind: StepKind = StepKind.COMPENSATABLE
+    compensation_operation: str | None = None
+    compensation_parameters: dict[str, Any] = field(default_factory=dict)
+    max_retries: int = 3
+    timeout_seconds: float | None = None
+    status: OperationStatus = OperationStatus.PENDING
+    attempts: int = 0
+    retry_count: int = 0
+    result: Any = None
+    error: str | None = None
+    compensation_status: OperationStatus | None = None
+    compensation_attempts: int = 0
+    compensation_error: str | None = None
+    next_attempt_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class SagaWorkflow:
+    """One saga as it stands.
+
+    Attributes:
+        current_step: Index of the step that runs, waits or comes next; ``len(steps)`` when all are done.
+        timeout_seconds: The saga's deadline, counted from its start.
+        error: Why the saga turned back or was parked.
+        open_items: What an operator has to see to, each one named; empty unless the status is ``failed``.
+    """
+
+    saga_id: str
+    tenant_id: str
+    workflow_type: str
+    steps: list[SagaStep]
+    _: KW_ONLY
+    status: OperationStatus = OperationStatus.PENDING
+    current_step: int = 0
+    created_at: datetime
+    updated_at: datetime
+    timeout_seconds: float | None = None
+    idempotency_key: str | None = None
+    priority: int = 0
+    error: str | None = None
+    open_items: list[str] = field(default_factory=list)
+    owner: str | None = None
+    epoch: int = 0
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Results of the completed steps by step name."""
+        return {step.name: step.result for step in self.steps if step.status is OperationStatus.COMPLETED}
+
+
+@dataclass(frozen=True, slots=True)
+class SagaOutcome:
+    """How a saga ended.
+
+    Attributes:
+        status: ``completed``, ``compensated`` (everything that happened, or may have, was undone) or ``failed``
+            (parked: an operator decides).
+        results: Results of the steps that stand, by step name.
+        error: Why it did not complete, or None.
+        open_items: What an operator has to see to; empty unless ``failed``.
+    """
+
+    saga_id: str
+    status: OperationStatus
+    results: dict[str, Any]
+    error: str | None = None
+    open_items: tuple[str, ...] = ()
+
+    @property
+    def completed(self) -> bool:
+        """Whether every step completed."""
+        return self.status is OperationStatus.COMPLETED
+
+
+@dataclass(frozen=True, slots=True)
+class SagaList:
+    """A page of sagas, newest first, without their steps' details.
+
+    Attributes:
+        cursor: Pass it to get the next page; None: this was the last one.
+    """
+
+    sagas: list[SagaSummary]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SagaSummary:
+    """The head of a saga, as lists show it."""
+
+    saga_id: str
+    tenant_id: str
+    workflow_type: str
+    status: OperationStatus
+    current_step: int
+    step_count: int
+    created_at: datetime
+    updated_at: datetime
+    owner: str | None = None
+    priority: int = 0
+
+
+@dataclass(slots=True)
+class SagaHistoryEntry:
+    """One fact of a saga's journal, or one note written beside it.
+
+    Attributes:
+        timestamp: The storage's own time (UTC) when the fact was recorded.
+        event: What happened, such as ``step_started`` or ``compensation_failed``.
+        sequence: Position in the journal; None for a note.
+        details: The rest of the fact.
+    """
+
+    saga_id: str
+    timestamp: datetime
+    event: str
+    sequence: int | None = None
+    step: str | None = None
+    attempt: int | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LockInfo:
+    """A lock that is held.
+
+    Attributes:
+        owner: The process that holds it, as ``host:pid``.
+        fence: Of its holder; of the first one where the process hands it on to others of its own.
+        since: When the process got it (storage's time, UTC).
+        until: When its lease ends unless it is renewed.
+        waiters: Processes that wait for it.
+    """
+
+    name: str
+    owner: str
+    fence: int
+    since: datetime
+    until: datetime
+    waiters: int

@@ -1,0 +1,130 @@
+"""One attempt: call the handler, and say truthfully how it ended.
+
+What counts as which outcome:
+- returned JSON: succeeded, even if it was asked to stop meanwhile (it happened);
+- returned something that is no JSON, or too much of it: the effect is there but its result cannot be kept: an
+  unknown outcome that no retry can help;
+- raised, untouched: failed; unknown if the error says so (`Handler.leaves_unknown`);
+- cut off (time-out, cancel, drain), or raised after it was asked to stop: unknown.
+`Cancelled` from outside the scope (the runtime dies, the lease is lost) is nobody's outcome and passes through.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import trio
+from msgspec import Raw
+
+from ..errors import InvalidInput, NonRetryableError
+from ..jsonvalue import check_json, encode
+from ..retry import RetryPolicy
+from ..saga.commands import Invoke
+from ..saga.events import Failure
+from .context import HandlerContext
+from .handlers import Handler
+from .limits import AttemptLimit
+from .step_lock import LockedHandler
+
+_MAX_MESSAGE = 2000
+_log = logging.getLogger(__name__)
+
+
+_TIMED_OUT = Failure("StepTimedOut", "the attempt took longer than its time-out", unknown=True)
+_SAGA_TIMED_OUT = Failure("SagaTimedOut", "the saga's time was over while the attempt ran", unknown=True)
+
+
+class Attempt:
+    """A handler at work: what ends it, and what it ended with if it was cut off.
+
+    Args:
+        command: Which attempt it is.
+        limit: Its deadline, and the scope that it runs in.
+        locked: The lock that it runs under, if its step names one.
+
+    Attributes:
+        began_at: On trio's clock.
+    """
+
+    __slots__ = ("_cut", "_locked", "began_at", "command", "limit")
+
+    def __init__(self, command: Invoke, limit: AttemptLimit, locked: LockedHandler | None) -> None:
+        self._cut: Failure | None = None
+        self._locked = locked
+        self.command = command
+        self.limit = limit
+        self.began_at = trio.current_time()
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether its scope is cancelled, by somebody or by its deadline."""
+        return self.limit.scope.cancel_called
+
+    @property
+    def spent_its_scope(self) -> bool:
+        """Whether the scope was cancelled, so that nothing more can run in it. To ask the scope itself takes longer."""
+        return self._cut is not None or (self.limit.limited and self.limit.scope.cancel_called)
+
+    def cut_off(self, failure: Failure) -> None:
+        """Cancel the handler for this reason; the first reason counts."""
+        if self._cut is None:
+            self._cut = failure
+        self.limit.scope.cancel()
+
+    def outcome(self, outcome: Raw | Failure | None) -> Raw | Failure:
+        """What is to be journaled: of what came of the call, or, for None, of its being cut off."""
+        self.limit.lift()
+        if outcome is None:
+            outcome = self._cut or (_SAGA_TIMED_OUT if self.limit.saga_ends_first else _TIMED_OUT)
+        return outcome if self._locked is None else self._locked.outcome(outcome)
+
+
+async def run_attempt(
+    handler: Handler,
+    parameters: dict[str, Any],
+    context: HandlerContext,
+    attempt: Attempt,
+    *,
+    policy: RetryPolicy,
+    max_payload: int,
+) -> Raw | Failure:
+    """Call the handler; its result as JSON, or why there is none.
+
+    It runs in the scope of the attempt's limit, which is the caller's to open: when the handler is cut off, the
+    cancellation passes through here. Raises only what is not an `Exception`.
+    """
+    try:
+        result = await handler.call(parameters, context)
+    except Exception as error:
+        _log.info("%s, attempt %d of %s: %r", context.token, context.attempt, handler.name, error, exc_info=error)
+        return _failure(handler, error, attempt, policy)
+    return _as_json(result, max_payload)
+
+
+def failure_of(error: Exception, *, unknown: bool, final: bool) -> Failure:
+    """The journal's word for an exception."""
+    message = str(error)
+    if isinstance(error, BaseExceptionGroup):
+        message = f"{message}: " + "; ".join(f"{type(member).__name__}: {member}" for member in error.exceptions)
+    # Lone surrogates can be in any text that came from outside, and cannot be written as JSON.
+    clean = message.encode("utf-8", "backslashreplace").decode()
+    return Failure(type(error).__name__, clean[:_MAX_MESSAGE], unknown=unknown, final=final)
+
+
+def _failure(handler: Handler, error: Exception, attempt: Attempt, policy: RetryPolicy) -> Failure:
+    unknown = attempt.asked_to_stop or handler.leaves_unknown(error)
+    names = {parent.__name__ for parent in type(error).__mro__}
+    final = isinstance(error, NonRetryableError) or not names.isdisjoint(policy.non_retryable)
+    return failure_of(error, unknown=unknown, final=final)
+
+
+def _as_json(result: Any, max_payload: int) -> Raw | Failure:
+    try:
+        check_json(result, "result")
+        data = encode(result)
+        if len(data) > max_payload:
+            raise InvalidInput("result", f"has {len(data)} bytes of JSON; at most {max_payload} can be stored")
+    except InvalidInput as error:
+        return failure_of(error, unknown=True, final=True)
+    return Raw(data)

@@ -1,0 +1,106 @@
+"""Work under a claim: it is done once, and how it ended is stored, whatever happens between the two.
+
+From the moment the work returned, its effect is there. So the ending is stored with the patience that the claim's
+lease allows, and a caller who is cancelled meanwhile still waits for one answer: to leave at once would free the key
+for a second run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from ..errors import EnvironmentFault, InvalidInput
+from ..jsonvalue import check_json, encode
+from ..metrics import emit
+from ..models import OperationStatus
+from ..storage.key_records import Completion, IdempotencyRecord
+from ..storage.protocol import StorageProtocol
+from .claiming import give_back
+from .claims import ClaimKeeper, HeldClaim, ScopeHolder
+from .context import HandlerContext
+
+_SIGN_OFF = 1.0  # seconds that one word to the storage may take although its caller was cancelled
+_PAUSE = 0.2
+_log = logging.getLogger(__name__)
+
+Work = Callable[[HandlerContext], Awaitable[Any]]
+
+
+class ClaimedWork:
+    """One run of an operation whose key is claimed.
+
+    Args:
+        storage: Where the key is.
+        claim: The claim on it, as it was granted.
+        holder: Its holder: the work runs in its scope.
+        ttl: Seconds the ending is kept.
+        max_payload: Bytes of JSON that a result may have.
+    """
+
+    def __init__(
+        self, storage: StorageProtocol, claim: HeldClaim, holder: ScopeHolder, *, ttl: float, max_payload: int
+    ) -> None:
+        self._storage = storage
+        self._claim = claim
+        self._scope = holder.scope
+        self._ttl = ttl
+        self._max_payload = max_payload
+        self._over = False
+
+    async def run(
+        self, work: Work, context: HandlerContext, keeper: ClaimKeeper, *, store_errors: bool
+    ) -> IdempotencyRecord:
+        """Do the work and store how it ended.
+
+        Raises:
+            ClaimLost: The claim could not be kept: the work was cancelled, or its ending could not be stored in time.
+            InvalidInput: The result cannot be stored; that it cannot is stored as the ending.
+            Exception: What the work raised. The key is free again, or with `store_errors` has it as its ending.
+        """
+        try:
+            with keeper.holding(self._claim, self._scope):
+                try:
+                    result = await work(context)
+                except Exception as error:
+                    emit("idempotency_key_failed", context.operation_type, context.tenant_id, error=repr(error))
+                    if store_errors:
+                        await self._store(None, f"{type(error).__name__}: {error}")
+                    raise
+                return await self._store_result(result, context)
+        finally:
+            # It raised, or its caller was cancelled: whoever asks next runs it again, under the same token. A claim
+            # that was lost is left alone, so that the next claim counts as a takeover.
+            if not (self._over or self._scope.cancel_called):
+                await give_back(self._storage, self._claim.key, self._claim.token)
+
+    async def _store_result(self, result: Any, context: HandlerContext) -> IdempotencyRecord:
+        self._over = True
+        try:
+            check_json(result, "result")
+            encoded = encode(result)
+            if len(encoded) > self._max_payload:
+                problem = f"has {len(encoded)} bytes of JSON; at most {self._max_payload} can be stored"
+                raise InvalidInput("result", problem)
+        except InvalidInput as error:
+            emit("idempotency_key_failed", context.operation_type, context.tenant_id, error=repr(error))
+            await self._store(None, f"done, but its result cannot be stored: {error}")
+            raise
+        return await self._store(encoded, None)
+
+    async def _store(self, result: bytes | None, error: str | None) -> IdempotencyRecord:
+        """Store the ending, insisting while the claim holds."""
+        self._over = True
+        status = OperationStatus.COMPLETED if error is None else OperationStatus.FAILED
+        text = None if error is None else error.encode("utf-8", "backslashreplace").decode()
+        completion = Completion(self._claim.key, self._claim.token, status, result, text, self._ttl)
+        while True:
+            with trio.move_on_after(_SIGN_OFF, shield=True):
+                try:
+                    return await self._storage.complete_record(completion)
+                except EnvironmentFault as problem:
+                    _log.warning("the ending of an operation waits for its storage: %s", problem)
+            await trio.sleep(_PAUSE)  # here a cancelled caller gets away, and work whose claim is lost

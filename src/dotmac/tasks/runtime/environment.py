@@ -1,0 +1,45 @@
+"""What every part of a runtime shares: its storage, its settings, its handlers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..jsonvalue import encode
+from ..models import OperationStatus
+from ..saga.state import SagaState
+from ..settings import Settings
+from ..storage.key_records import Completion
+from ..storage.protocol import StorageProtocol
+from .handlers import Handlers
+from .lock_service import LockService
+
+
+@dataclass(frozen=True, slots=True)
+class SagaEnvironment:
+    """Shared by all actors of a runtime."""
+
+    storage: StorageProtocol
+    settings: Settings
+    handlers: Handlers
+    locks: LockService = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "locks", LockService(self.storage))
+
+    def completion(self, state: SagaState) -> Completion | None:
+        """How the saga's idempotency key ends when the saga does; None if it has no key or is not at its end.
+
+        A parked saga's key stays open: whoever repeats the request is led to the saga, not to a second one.
+        """
+        key, status = state.definition.idempotency_key, state.status
+        if key is None or status not in (OperationStatus.COMPLETED, OperationStatus.COMPENSATED):
+            return None
+        done = status is OperationStatus.COMPLETED
+        return Completion(
+            key=key,
+            token=None,
+            status=OperationStatus.COMPLETED if done else OperationStatus.FAILED,
+            result=encode({"saga_id": state.definition.saga_id, "status": str(status)}),
+            error=None if done else state.reason,
+            ttl=self.settings.default_ttl,
+        )

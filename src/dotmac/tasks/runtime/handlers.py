@@ -1,0 +1,137 @@
+"""Which code runs which operation, and how it is called."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from ..errors import InvalidInput, LockLost, OutcomeUnknown
+from ..idempotency import check_name
+from ..saga.validation import KnownHandlers
+from .context import HandlerContext
+
+HandlerFunction = Callable[..., Any]
+
+DEFAULT_UNKNOWN_ERRORS: tuple[type[Exception], ...] = (
+    TimeoutError,
+    ConnectionError,
+    trio.TooSlowError,
+    trio.BrokenResourceError,
+)
+"""Errors after which nobody knows whether the effect happened: the request may have got through."""
+
+_PARAMETERS_AND_CONTEXT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One registered function.
+
+    Attributes:
+        unknown_errors: What it raises when it cannot tell whether its effect happened, beside `OutcomeUnknown`
+            and `LockLost`.
+    """
+
+    name: str
+    call: Callable[[dict[str, Any], HandlerContext], Awaitable[Any]]
+    function: HandlerFunction
+    unknown_errors: tuple[type[Exception], ...]
+
+    def leaves_unknown(self, error: BaseException) -> bool:
+        """Whether this error leaves open if the effect happened; a group does if any of its members does."""
+        if isinstance(error, BaseExceptionGroup):
+            return any(self.leaves_unknown(member) for member in error.exceptions)
+        return isinstance(error, (OutcomeUnknown, LockLost, *self.unknown_errors))
+
+
+class Handlers:
+    """Operations and compensations by name. Registering a name again replaces its handler.
+
+    Attributes:
+        known: For validation: which names can be used, at any time.
+    """
+
+    def __init__(self) -> None:
+        self.operations: dict[str, Handler] = {}
+        self.compensations: dict[str, Handler] = {}
+        self.known = KnownHandlers(self.operations, self.compensations)
+
+    def find(self, name: str, *, undo: bool) -> Handler | None:
+        """The handler, if it is registered in this process."""
+        return (self.compensations if undo else self.operations).get(name)
+
+
+def make_handler(
+    name: str, function: HandlerFunction, unknown_errors: tuple[type[Exception], ...] | None = None
+) -> Handler:
+    """Wrap a function so that every kind of handler is called the same way.
+
+    Args:
+        name: The operation type.
+        function: ``async def handler(parameters)`` or ``(parameters, context)``; a plain ``def`` with the same
+            arguments runs in a worker thread.
+        unknown_errors: Replaces `DEFAULT_UNKNOWN_ERRORS`.
+
+    Raises:
+        InvalidInput: It is not callable, or cannot be called with one or two positional arguments.
+    """
+    check_name("operation_type", name)
+    with_context = _takes_context(name, function)
+    unknown = DEFAULT_UNKNOWN_ERRORS if unknown_errors is None else tuple(unknown_errors)
+    for error in unknown:
+        if not (isinstance(error, type) and issubclass(error, Exception)):
+            raise InvalidInput("unknown_errors", f"must hold exception classes, not {error!r}")
+    if _is_async(function):
+        return Handler(name, _async_call(function, with_context=with_context), function, unknown)
+    return Handler(name, _thread_call(function, with_context=with_context), function, unknown)
+
+
+def _async_call(function: HandlerFunction, *, with_context: bool) -> Callable[..., Awaitable[Any]]:
+    if with_context:
+        return function
+    return lambda parameters, _context: function(parameters)
+
+
+def _thread_call(function: HandlerFunction, *, with_context: bool) -> Callable[..., Awaitable[Any]]:
+    async def call(parameters: dict[str, Any], context: HandlerContext) -> Any:
+        arguments = (parameters, context) if with_context else (parameters,)
+        # Abandoned on cancel: a thread cannot be stopped, so its outcome is unknown from then on, which is what
+        # the caller records. Waiting for it would make every time-out and every shutdown wait for it.
+        # In a tuple, because trio answers a returned coroutine with an error of its own, after the effect.
+        (result,) = await trio.to_thread.run_sync(lambda: (function(*arguments),), abandon_on_cancel=True)
+        if inspect.iscoroutine(result):
+            result.close()  # refused further on like any result that is no JSON: what the function did, it did
+        return result
+
+    return call
+
+
+def _takes_context(name: str, function: HandlerFunction) -> bool:
+    if not callable(function):
+        raise InvalidInput(f"handler of {name}", f"must be callable, not {function!r}")
+    try:
+        signature = inspect.signature(function)
+    except ValueError as error:
+        raise InvalidInput(f"handler of {name}", f"has no signature to look at: {error}") from error
+    for count in (_PARAMETERS_AND_CONTEXT, 1):
+        try:
+            signature.bind(*range(count))
+        except TypeError:
+            continue
+        if count == 1:
+            return False
+        # A default for the second argument means that it is the handler's own, not the context.
+        second = [p for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY][1:2]
+        return not second or second[0].default is inspect.Parameter.empty
+    raise InvalidInput(f"handler of {name}", "must take (parameters) or (parameters, context)")
+
+
+def _is_async(function: HandlerFunction) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

@@ -1,0 +1,135 @@
+"""A saga's journal as its owner writes it: facts are gathered, and made durable in one append before any effect.
+
+Between gathering and appending nothing may have an effect outside: what is lost with the process then is as if
+it had never been decided.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import trio
+
+from ..errors import EnvironmentFault
+from ..metrics import listening
+from ..models import OperationStatus
+from ..saga.events import Event, encode_events
+from ..saga.fold import apply
+from ..saga.state import SagaState
+from ..storage.key_records import Completion
+from ..storage.protocol import StorageProtocol
+from ..storage.records import Append, Appended
+from .entry_ids import fresh_entry_id
+from .telling import tell_event
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Journal:
+    """One owner's view of one saga: its state, what is not yet appended, and where the next entry goes.
+
+    Attributes:
+        state: The fold of everything recorded, appended or not.
+        closed: An entry that gave up ownership is durable; nothing more can be written.
+    """
+
+    __slots__ = ("_batch", "_nonce", "_seconds", "_storage", "closed", "epoch", "sequence", "state")
+
+    def __init__(self, storage: StorageProtocol, state: SagaState, *, epoch: int, sequence: int) -> None:
+        self._storage = storage
+        self._batch: list[Event] = []
+        self._seconds = 0.0
+        # Two owners never share an epoch; the nonce makes it visible if that promise should ever be broken.
+        self._nonce = fresh_entry_id()
+        self.state = state
+        self.epoch = epoch
+        self.sequence = sequence
+        self.closed = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is recorded that is not durable yet."""
+        return bool(self._batch)
+
+    def record(self, event: Event, seconds: float = 0.0) -> None:
+        """Apply the fact and keep it for the next append; `seconds` is how long it took, for the metrics."""
+        self.state = apply(self.state, event)
+        self._batch.append(event)
+        self._seconds = seconds
+
+    async def flush(self, *, retention: float | None = None, completion: Completion | None = None) -> Appended:
+        """Append what is pending. With a final status in it, the saga is given up with the same entry.
+
+        Raises:
+            OwnershipLost: Somebody else owns the saga; nothing was written.
+            JournalConflict: The promise of one writer per epoch was broken.
+            SagaNotFound: The saga is gone.
+        """
+        final = self.state.status.is_final
+        parked = self.state.status is OperationStatus.FAILED
+        return await self._append(
+            release=False,
+            due_at=None,
+            retention=retention if final and not parked else None,
+            completion=completion if final and not parked else None,
+        )
+
+    async def release(self, due_at: float | None) -> None:
+        """Append what is pending and give the saga up, to be adopted again at `due_at`. Raises as `flush` does."""
+        if self._batch:
+            await self._append(release=True, due_at=due_at, retention=None, completion=None)
+        else:
+            saga_id = self.state.definition.saga_id
+            try:
+                await self._storage.release_saga(saga_id, self.epoch, due_at)
+            except EnvironmentFault as error:
+                await self._insist(lambda: self._storage.release_saga(saga_id, self.epoch, due_at), error)
+        self.closed = True
+
+    async def _append(
+        self, *, release: bool, due_at: float | None, retention: float | None, completion: Completion | None
+    ) -> Appended:
+        entry = Append(
+            saga_id=self.state.definition.saga_id,
+            epoch=self.epoch,
+            sequence=self.sequence,
+            entry_id=f"{self._nonce}.{self.sequence}",
+            events=encode_events(self._batch),
+            status=self.state.status,
+            cursor=self.state.cursor,
+            release=release,
+            due_at=due_at,
+            retention=retention,
+            completion=completion,
+        )
+        try:
+            appended = await self._storage.append(entry)
+        except EnvironmentFault as error:
+            appended = await self._insist(lambda: self._storage.append(entry), error)
+        if listening():
+            for event in self._batch:
+                tell_event(self.state.definition, event, self._seconds)
+        self._batch.clear()
+        self.sequence += 1
+        self.closed = self.state.status.is_final
+        return appended
+
+    async def _insist(self, send: Callable[[], Awaitable[T]], error: Exception) -> T:
+        """Send, after the first try that failed with `error`, until the storage takes it: every verb may be sent twice.
+
+        It ends by itself when the worker's lease would: then the scope round all of a worker's sagas is cancelled.
+        """
+        _log.warning("saga %s waits for its storage: %s", self.state.definition.saga_id, error)
+        pause = _FIRST_PAUSE
+        while True:
+            await trio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - spreads retries, guards nothing
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            # What it fails with now is what the first try failed with, or will be told by whoever waits for it.
+            with suppress(EnvironmentFault):
+                return await send()

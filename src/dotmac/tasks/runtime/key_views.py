@@ -1,0 +1,36 @@
+"""How an idempotency record looks to its users: as a key, and as the result of its operation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import OperationFailed
+from ..jsonvalue import decode
+from ..models import IdempotencyKey, OperationStatus
+from ..saga.views import utc
+from ..storage.key_records import IdempotencyRecord
+
+_FOREVER = 253_402_300_799.0  # the last second a datetime can hold: a record that ends with its saga has no end yet
+
+
+def key_view(record: IdempotencyRecord) -> IdempotencyKey:
+    """The record as its users see it."""
+    return IdempotencyKey(
+        key=record.key,
+        tenant_id=record.tenant_id,
+        user_id=record.user_id,
+        operation_type=record.operation_type,
+        created_at=utc(record.created_at),
+        expires_at=utc(min(record.expires_at, _FOREVER)),
+        status=record.status,
+        result=None if record.result is None else decode(record.result),
+        error=record.error,
+        parameters=None if record.parameters is None else decode(record.parameters),
+    )
+
+
+def stored_result(record: IdempotencyRecord) -> Any:
+    """The result of an operation that has ended. Raises OperationFailed."""
+    if record.status is OperationStatus.FAILED:
+        raise OperationFailed(record.error or "the operation failed")
+    return None if record.result is None else decode(record.result)

@@ -1,0 +1,72 @@
+"""How long one attempt may take: its own time-out, which a heartbeat starts again, under the saga's deadline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import datetime
+
+import trio
+
+from ..saga.views import utc
+
+
+class AttemptLimit:
+    """Keeps the deadline of an attempt's scope.
+
+    Deadlines are facts of the storage's clock, scopes live on trio's; what is left is carried over, so the two
+    need not agree on anything but the length of a second.
+
+    Args:
+        scope: What the handler runs in; its deadline is kept here for as long as the attempt lasts.
+        now: The storage's clock.
+        timeout: Seconds from the start or the last heartbeat; None: no limit.
+        saga_deadline: Unix seconds; None: no limit.
+
+    Attributes:
+        scope: The same.
+        saga_ends_first: Whether the scope's deadline is the saga's rather than the attempt's own.
+    """
+
+    __slots__ = ("_now", "_saga_deadline", "_timeout", "saga_ends_first", "scope")
+
+    def __init__(
+        self, scope: trio.CancelScope, now: Callable[[], float], timeout: float | None, saga_deadline: float | None
+    ) -> None:
+        self.scope = scope
+        self._now = now
+        self._timeout = timeout
+        self._saga_deadline = saga_deadline
+        self.saga_ends_first = False
+        if self.limited:
+            scope.deadline = self._ends_at()
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When the attempt will be cut off unless it ends or beats; None: never."""
+        if not self.limited:
+            return None
+        return utc(self._now() + self.scope.deadline - trio.current_time())
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a deadline at all."""
+        return self._timeout is not None or self._saga_deadline is not None
+
+    def beat(self) -> datetime | None:
+        """Start the attempt's own time-out again; gives the new deadline."""
+        if self.limited:
+            self.scope.deadline = self._ends_at()
+        return self.deadline
+
+    def lift(self) -> None:
+        """The attempt is over: whatever else runs in the scope has no deadline."""
+        if self.limited:
+            self.scope.deadline = math.inf
+
+    def _ends_at(self) -> float:
+        """By trio's clock."""
+        own = math.inf if self._timeout is None else self._timeout
+        saga = math.inf if self._saga_deadline is None else self._saga_deadline - self._now()
+        self.saga_ends_first = saga <= own and saga != math.inf
+        return trio.current_time() + max(min(own, saga), 0.0)

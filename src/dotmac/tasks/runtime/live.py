@@ -1,0 +1,238 @@
+"""The sagas a worker owns: how an actor comes to be, and what happens when one is gone.
+
+There are two doors. `create` starts a new saga, owned by this worker from the first entry of its journal.
+`adopt` is the door for everything else: a pending saga that is to be executed, a parked one that is to be resumed,
+one whose time has come, one whose worker was lost. Both end in an actor whose state is the fold of the journal.
+
+Between asking for ownership and having an actor, a reply can be lost or the asking task cancelled. Then the storage
+may hold us for the owner of a saga that nobody runs. Such sagas are noted as strays, and the recovery adopts them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+import msgspec
+import trio
+
+from ..errors import ActorDied, InternalError, NotStarted, OwnershipLost, SagaNotFound
+from ..metrics import listening
+from ..saga.commands import Record
+from ..saga.definition import SagaDefinition
+from ..saga.events import CancelRequested, Event, SagaAdopted, SagaCreated, SagaResumed, decode_events, encode_events
+from ..saga.fold import apply
+from ..saga.machine import decide
+from ..saga.state import SagaState
+from ..storage.folding import state_of
+from ..storage.key_records import NewRecord
+from ..storage.records import Adoption, Creation, NewSaga, SagaRecord
+from .entry_ids import fresh_entry_id
+from .environment import SagaEnvironment
+from .journal import Journal
+from .messages import Cancel, Drain, Message
+from .saga_actor import SagaActor
+from .strays import Strays
+from .telling import tell_created, tell_event
+
+Spawn = Callable[..., None]
+_log = logging.getLogger(__name__)
+
+
+class LiveSagas:
+    """Actors by saga id.
+
+    Args:
+        environment: Shared by all actors.
+        worker_id: Who owns the sagas.
+        spawn: Starts an actor's task (`Supervisor.spawn`).
+
+    Attributes:
+        worker_id: The same.
+        strays: Sagas that may be ours in the storage but have no actor here.
+    """
+
+    def __init__(self, environment: SagaEnvironment, worker_id: str, spawn: Spawn) -> None:
+        self._environment = environment
+        self._storage = environment.storage
+        self.worker_id = worker_id
+        self._spawn_task = spawn
+        self._actors: dict[str, SagaActor] = {}
+        self._closed = False
+        self._idle = trio.Event()
+        self.strays = Strays()
+
+    def __len__(self) -> int:
+        return len(self._actors)
+
+    def get(self, saga_id: str) -> SagaActor | None:
+        """The saga's actor, if this worker runs it."""
+        return self._actors.get(saga_id)
+
+    # --- the two doors --------------------------------------------------------------------------------------
+
+    async def create(
+        self, definition: SagaDefinition, key: NewRecord | None = None, claim_token: str | None = None
+    ) -> Creation:
+        """Create a saga and run it here, or learn what its key stands for already.
+
+        Raises:
+            NotStarted: The worker is stopping.
+            StorageUnavailable: No answer; if it was created nevertheless, it will be run.
+            StorageRefused: Nothing was created.
+        """
+        self._check_open()
+        state, events = _opening(definition, self._storage.now())
+        new = NewSaga(
+            saga_id=definition.saga_id,
+            tenant_id=definition.tenant_id,
+            workflow_type=definition.workflow_type,
+            status=state.status,
+            size=len(definition.steps),
+            entry_id=fresh_entry_id(),
+            events=encode_events(events),
+            cursor=state.cursor,
+            owner=self.worker_id,
+            priority=definition.priority,
+            key=key,
+            claim_token=claim_token,
+        )
+        with self.strays.unless_settled(definition.saga_id):
+            creation = await self._storage.create_saga(new)
+            if creation.created:
+                tell_created(definition)
+                if listening():
+                    for event in events:
+                        tell_event(definition, event, 0.0)
+                journal = Journal(self._storage, state, epoch=1, sequence=1)
+                try:
+                    self._spawn(journal)
+                except NotStarted:
+                    # Durable, and thereby as good as promised: our lease is ending, and with it our ownership.
+                    _log.info("saga %s was created as the worker stopped; another one will run it", definition.saga_id)
+        return creation
+
+    async def adopt(
+        self, saga_id: str, epoch: int, previous: str | None = None, resume: SagaResumed | None = None
+    ) -> SagaActor:
+        """Take a saga over and run it here.
+
+        Args:
+            saga_id: The saga.
+            epoch: The epoch it must still have.
+            previous: Who owned it before, for its history.
+            resume: What an operator decided about a parked saga; durable when this returns.
+
+        Raises:
+            OwnershipLost: Somebody else was faster.
+            SagaNotFound: It is gone.
+            NotStarted: The worker is stopping.
+            InternalError: Its journal cannot be folded.
+        """
+        self._check_open()
+        adoption = Adoption(saga_id, self.worker_id, epoch, fresh_entry_id(), previous)
+        with self.strays.unless_settled(saga_id):
+            record = await self._storage.adopt_saga(adoption)
+            state = _readable(record)
+            journal = Journal(self._storage, state, epoch=record.meta.epoch, sequence=record.meta.length)
+            if record.meta.cancel is not None and state.cancel is None and not state.status.is_final:
+                journal.record(CancelRequested(record.meta.cancel))
+            if resume is not None:
+                # Durable before anybody is told so: an operator does not look a second time.
+                journal.record(resume)
+                await journal.flush()
+            return self._spawn(journal, fruitless=_fruitless(record))
+
+    def _spawn(self, journal: Journal, *, fruitless: int = 0) -> SagaActor:
+        actor = SagaActor(self._environment, journal, fruitless=fruitless)
+        saga_id = actor.saga_id
+
+        def gone(failure: BaseException | None) -> None:
+            self._gone(actor, failure)
+
+        try:
+            self._spawn_task(f"saga {saga_id}", actor.run, on_exit=gone)
+        except ActorDied as error:
+            raise NotStarted("the worker is stopping") from error
+        self._actors[saga_id] = actor
+        if self._closed:
+            self._tell(actor, Drain())  # it was asked for before the drain began, and is here only now
+        return actor
+
+    # --- what happens to them -------------------------------------------------------------------------------
+
+    async def cancel_requested(self, saga_id: str) -> None:
+        """Tell the saga's actor of a cancel request that the storage holds."""
+        actor = self._actors.get(saga_id)
+        if actor is None or actor.journal.state.cancel is not None or actor.told_to_cancel:
+            return
+        meta = await self._storage.saga_meta(saga_id)
+        if meta is not None and meta.cancel is not None and not actor.told_to_cancel:
+            actor.told_to_cancel = True
+            self._tell(actor, Cancel(meta.cancel))
+
+    def tell_all(self, message: Message) -> None:
+        """Send a message to every actor."""
+        for actor in list(self._actors.values()):
+            self._tell(actor, message)
+
+    def close(self) -> None:
+        """Refuse new sagas from now on."""
+        self._closed = True
+        if not self._actors:
+            self._idle.set()
+
+    async def wait_until_idle(self) -> None:
+        """Return when the last actor is gone, after `close`."""
+        await self._idle.wait()
+
+    @staticmethod
+    def _tell(actor: SagaActor, message: Message) -> None:
+        # One that has ended by itself has nothing left to drain or to cancel.
+        with suppress(ActorDied):
+            actor.inbox.put_nowait(message)
+
+    def _gone(self, actor: SagaActor, failure: BaseException | None) -> None:
+        if self._actors.get(actor.saga_id) is actor:
+            del self._actors[actor.saga_id]
+        if isinstance(failure, OwnershipLost | SagaNotFound):
+            _log.info("saga %s is run by somebody else: %s", actor.saga_id, failure)
+        elif isinstance(failure, Exception):
+            _log.error("the actor of saga %s crashed and will be restarted", actor.saga_id, exc_info=failure)
+            self.strays.add(actor.saga_id)
+        elif actor.journal.closed:
+            self.strays.forget(actor.saga_id)
+        if self._closed and not self._actors:
+            self._idle.set()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotStarted("the worker is stopping; start the saga on another one, or later")
+
+
+def _opening(definition: SagaDefinition, now: float) -> tuple[SagaState, list[Event]]:
+    """Everything that can be recorded before the first effect, so that creating and beginning are one append."""
+    events: list[Event] = [SagaCreated(definition)]
+    state = apply(None, events[0])
+    while isinstance(command := decide(state, now, 0.0), Record):
+        state = apply(state, command.event)
+        events.append(command.event)
+    return state, events
+
+
+def _readable(record: SagaRecord) -> SagaState:
+    try:
+        return state_of(record)
+    except msgspec.MsgspecError as error:  # written by a newer version, say
+        raise InternalError(f"the journal of saga {record.meta.saga_id} cannot be read: {error}") from error
+
+
+def _fruitless(record: SagaRecord) -> int:
+    """How many adoptions in a row, up to the newest entry but one, led to nothing."""
+    count = 0
+    for entry in reversed(record.journal):
+        if not all(isinstance(event, SagaAdopted) for event in decode_events(entry.events)):
+            break
+        count += 1
+    return max(count - 1, 0)

@@ -1,0 +1,133 @@
+"""What runs under locks: `holding` gets them, guards the body, and reports truthfully how it ended.
+
+How a body can end, and what its caller sees:
+
+- it ended in time: nothing, or its own error, as it is;
+- a lease was lost: the body is cancelled, or had ended too late: `LockLost`; an `ExceptionGroup` of several if
+  several locks were lost;
+- a lease was lost and the body raised an error of its own: an `ExceptionGroup` with the body's error first, then one
+  `LockLost` for each lock that was lost;
+- it was cancelled from outside: the cancellation, even if a lease was lost as well (the metrics tell).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from ..actors.failures import split_failure
+from ..errors import LockLost
+from .lock_holding import Body, Ticket
+from .lock_renewals import LockRenewals
+from .lock_service import LockService
+
+
+class HeldLock:
+    """A lock while its body runs.
+
+    Attributes:
+        name: The lock's.
+        fence: Rises with every holder of this name, in whichever process. Send it along with every write to what the
+            lock guards, and let that refuse a fence lower than the highest it has seen.
+    """
+
+    __slots__ = ("_renewals", "_ticket", "fence", "name")
+
+    def __init__(self, ticket: Ticket, renewals: LockRenewals) -> None:
+        self._ticket = ticket
+        self._renewals = renewals
+        self.name = ticket.name
+        self.fence = ticket.fence
+
+    def __repr__(self) -> str:
+        return f"<HeldLock {self.name!r} fence {self.fence}>"
+
+    @property
+    def deadline(self) -> float:
+        """Until when the lock is ours for certain, unless it is renewed: in seconds of ``trio.current_time()``.
+
+        It moves on as the lease is renewed. When it passes, the body is cancelled.
+        """
+        return self._ticket.deadline
+
+    async def extend(self, ttl: float) -> None:
+        """Have the lease last for `ttl` seconds from now, and renew it by that from now on; never shortens it.
+
+        Raises:
+            LockLost: The lock is not held any more. (In a body that was cancelled for that, the cancellation goes on.)
+            StorageUnavailable: No answer: the lease lasts as long as it did, or as long as was asked for.
+            StorageRefused: The lease lasts as long as it did.
+        """
+        ticket = self._ticket
+        if ticket.tenure is None or ticket.over:
+            raise LockLost(f"the lock {self.name!r} is not held any more")
+        ticket.ttl = ticket.tenure.lease = ttl
+        try:
+            await self._renewals.extend(ticket.tenure, ttl)
+        except LockLost:
+            await trio.lowlevel.checkpoint_if_cancelled()  # the body's scope reports it, once
+            raise
+
+
+class HeldLocks(Mapping[str, HeldLock]):
+    """Several locks while their body runs, by name."""
+
+    def __init__(self, locks: Sequence[HeldLock]) -> None:
+        self._locks = {lock.name: lock for lock in locks}
+
+    def __getitem__(self, name: str) -> HeldLock:
+        return self._locks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._locks)
+
+    def __len__(self) -> int:
+        return len(self._locks)
+
+    @property
+    def deadline(self) -> float:
+        """The earliest of all deadlines, in seconds of ``trio.current_time()``."""
+        return min(lock.deadline for lock in self._locks.values())
+
+    async def extend(self, ttl: float) -> None:
+        """Extend each of them; see `HeldLock.extend`."""
+        for lock in self._locks.values():
+            await lock.extend(ttl)
+
+
+@asynccontextmanager
+async def holding(
+    service: LockService, names: Sequence[str], *, ttl: float, wait: float | None, tenant_id: str = ""
+) -> AsyncIterator[HeldLocks]:
+    """Hold all these locks while inside; taken in sorted order, so that two who want the same never block each other.
+
+    Args:
+        service: Of the runtime.
+        names: The locks; a name given twice counts once.
+        ttl: Seconds of each lease.
+        wait: Seconds to wait for all of them together; see `LockService.acquire`, also for what is raised.
+        tenant_id: For metrics.
+    """
+    body = Body()
+    failure: BaseException | None = None
+    ends = trio.current_time() + (wait or 0.0)
+    try:
+        with body.scope:
+            for name in sorted(set(names)):
+                left = max(ends - trio.current_time(), 0.0) if wait else wait
+                await service.acquire(name, ttl, left, body, tenant_id)
+            yield HeldLocks([HeldLock(ticket, service.renewals) for ticket in body.tickets])
+    except BaseException as error:
+        failure = error
+    try:
+        lost = await service.leave(body.tickets[::-1], tenant_id)
+        if failure is not None and (not lost or split_failure(failure)[0] is None):
+            raise failure
+        if failure is not None:
+            raise BaseExceptionGroup("the body failed, and its lock was lost", [failure, *lost]) from None
+        if lost:
+            raise lost[0] if len(lost) == 1 else ExceptionGroup("locks were lost before their body had ended", lost)
+    finally:
+        del failure  # it refers to this frame, which refers to it

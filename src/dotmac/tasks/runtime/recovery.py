@@ -1,0 +1,119 @@
+"""Finds sagas that want an owner, and adopts them: due ones, those of lost workers, and our own strays.
+
+Several workers do this at once. Adoption compares the epoch, so exactly one of them gets each saga; taking them in
+small batches in random order within one priority spreads them and keeps the collisions few.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+
+import trio
+
+from ..errors import EnvironmentFault, InternalError, NotStarted, OwnershipLost, SagaNotFound
+from ..storage.protocol import DUE_TOPIC
+from ..storage.records import AdoptableSaga
+from .environment import SagaEnvironment
+from .live import LiveSagas
+
+_BATCH = 100
+_AT_ONCE = 16
+_log = logging.getLogger(__name__)
+
+
+class Recovery:
+    """The worker's search for work."""
+
+    def __init__(self, environment: SagaEnvironment, sagas: LiveSagas) -> None:
+        self._storage = environment.storage
+        self._interval = environment.settings.poll_interval
+        self._sagas = sagas
+        self._paused = False
+
+    def pause(self) -> None:
+        """Adopt nothing from now on."""
+        self._paused = True
+
+    async def run(self) -> None:
+        """Look for work at each announcement, and at intervals for what nobody announced."""
+        while True:
+            try:
+                async with self._storage.watch(DUE_TOPIC) as announced:
+                    while True:
+                        pause = self._pause() if self._paused else await self._look()
+                        with trio.move_on_after(pause):
+                            await announced.wait()
+            except EnvironmentFault as error:
+                _log.warning("cannot hear of work: %s", error)
+                await self._look_unannounced()
+
+    async def _look_unannounced(self) -> None:
+        """One look without announcements: listening can fail where asking does not (no room for a connection, say)."""
+        await trio.sleep(self._pause())
+        if self._paused:
+            return
+        try:
+            await self._look()
+        except EnvironmentFault as error:
+            _log.warning("cannot look for work: %s", error)
+
+    def _pause(self) -> float:
+        return self._interval * random.uniform(0.5, 1.0)  # noqa: S311 - keeps the polls of many workers apart
+
+    async def _look(self) -> float:
+        """Adopt a batch; gives the seconds to pause before the next one."""
+        await self._adopt_strays()
+        found = await self._storage.due_sagas(_BATCH)
+        due, alive, now = len(found), 0, self._storage.now()
+        for worker in await self._storage.list_workers():
+            if worker.lease_until > now:
+                alive += 1
+            elif len(found) < _BATCH:
+                found += await self._storage.orphaned_sagas(worker.worker_id, _BATCH - len(found))
+        # Python's sort is stable: shuffling first leaves the order within one priority random.
+        random.shuffle(found)
+        found.sort(key=lambda saga: -saga.priority)
+        await self._adopt_all(found)
+        if len(found) < _BATCH:
+            return self._pause()
+        # There is more. What a lost worker left is shared with the others: they need a moment to notice it.
+        return self._pause() / 2 if len(found) > due and alive > 1 else 0.0
+
+    async def _adopt_all(self, found: list[AdoptableSaga]) -> None:
+        waiting = iter(found)
+
+        async def lane() -> None:
+            for saga in waiting:
+                await self._adopt(saga)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(_AT_ONCE, len(found))):
+                nursery.start_soon(lane)
+
+    async def _adopt(self, saga: AdoptableSaga) -> None:
+        if self._sagas.get(saga.saga_id) is not None:
+            return
+        try:
+            await self._sagas.adopt(saga.saga_id, saga.epoch, saga.previous)
+        except (OwnershipLost, SagaNotFound, NotStarted):
+            return  # another worker was faster, or it is no longer there, or we are stopping: all as it should be
+        except EnvironmentFault as error:
+            _log.warning("could not adopt saga %s: %s", saga.saga_id, error)
+        except InternalError:
+            _log.exception("saga %s cannot be run; it stays with this worker and is tried again later", saga.saga_id)
+
+    async def _adopt_strays(self) -> None:
+        for saga_id in self._sagas.strays.due():
+            if self._sagas.get(saga_id) is not None:
+                self._sagas.strays.forget(saga_id)
+                continue
+            meta = await self._storage.saga_meta(saga_id)
+            if meta is None or meta.owner != self._sagas.worker_id:
+                self._sagas.strays.forget(saga_id)
+            elif meta.status.is_final:
+                # Adopted to be resumed, and the operator's decision got lost on the way: it rests as it did.
+                await self._storage.release_saga(saga_id, meta.epoch, None)
+                self._sagas.strays.forget(saga_id)
+            else:
+                await self._adopt(AdoptableSaga(saga_id, meta.epoch, meta.priority, meta.owner))

@@ -1,0 +1,280 @@
+"""A saga as an actor: one task that asks the machine what to do, does it, and journals what came of it.
+
+The loop is the driver that `saga.machine` describes. Whatever has an effect outside (a handler, a sleep, the end)
+comes only after everything decided before it is durable, and after looking at the inbox once more, because the
+append may have taken long. Messages arrive at any time; `on_arrival` cancels the scope of the present sleep, or
+of the present handler where the message means that, and the loop reads them in its next round.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import TYPE_CHECKING
+
+import trio
+from msgspec import Raw
+
+from ..actors import Inbox
+from ..errors import InvalidInput
+from ..retry import RetryPolicy
+from ..saga.commands import Invoke, Record, Wait
+from ..saga.definition import StepDefinition
+from ..saga.events import AttemptFailed, AttemptStarted, AttemptSucceeded, CancelRequested, Failure
+from ..saga.lock_names import lock_name
+from ..saga.machine import decide, interruptible
+from ..saga.references import resolve
+from .attempt import Attempt, failure_of, run_attempt
+from .context import HandlerContext, StepResults
+from .journal import Journal
+from .limits import AttemptLimit
+from .messages import Cancel, Hasten, Message
+from .step_lock import LockedHandler
+
+if TYPE_CHECKING:
+    from .environment import SagaEnvironment
+    from .handlers import Handler
+
+_INBOX_CAPACITY = 4  # one of each message is all that is ever sent
+_HANDLER_PAUSE, _LONGEST_HANDLER_PAUSE = 5.0, 600.0
+_log = logging.getLogger(__name__)
+
+
+class SagaActor:
+    """Runs one saga for as long as this worker owns it.
+
+    Args:
+        environment: The worker's storage, settings and handlers.
+        journal: The saga, as its owner.
+        fruitless: Adoptions in a row before this one that led to no attempt.
+
+    Attributes:
+        inbox: Takes `Cancel`, `Drain` and `Hasten`.
+        journal: The saga's state and its way into the storage.
+        ended: Set when the actor has ended, for whatever reason.
+        told_to_cancel: Whether a `Cancel` was sent already; one is enough.
+    """
+
+    __slots__ = ("_attempt", "_draining", "_environment", "_fruitless", "_hastened", "_scope", "_scope_spent",
+                 "_sleep", "ended", "inbox", "journal", "told_to_cancel")  # fmt: skip
+
+    _scope: trio.CancelScope  # of the present stretch
+
+    def __init__(self, environment: SagaEnvironment, journal: Journal, *, fruitless: int = 0) -> None:
+        self._environment = environment
+        self._fruitless = fruitless
+        self._attempt: Attempt | None = None
+        self._scope_spent = False
+        self._sleep: trio.CancelScope | None = None
+        self._draining = False
+        self._hastened = False
+        self.journal = journal
+        self.ended = trio.Event()
+        self.told_to_cancel = False
+        self.inbox: Inbox[Message] = Inbox(_INBOX_CAPACITY, name="saga")
+        self.inbox.on_arrival = self._arrived
+
+    @property
+    def saga_id(self) -> str:
+        """The saga's id."""
+        return self.journal.state.definition.saga_id
+
+    async def run(self) -> None:
+        """Drive the saga to its end, or until it is given up.
+
+        Raises:
+            OwnershipLost: Somebody else owns the saga; nothing was touched since.
+            InternalError: A promise was broken (see its kinds).
+        """
+        try:
+            while not self.journal.closed:
+                await self._stretch()
+        finally:
+            self.inbox.close()
+            self.ended.set()
+
+    async def _stretch(self) -> None:
+        """Turns in one cancel scope, until it was needed to cut an attempt off.
+
+        Only a handler is ever cancelled in it. A scope for each attempt would cost as much as journaling it.
+        """
+        with trio.CancelScope() as self._scope:
+            self._scope_spent = False
+            while not self.journal.closed and not self._scope_spent:
+                await self._turn()
+        if self._attempt is not None:
+            self._conclude(self._attempt, None)
+
+    async def _turn(self) -> None:
+        self._read_inbox()
+        journal = self.journal
+        now = self._environment.storage.now()
+        # Nothing is awaited between these decisions, so neither the inbox nor the time can change between them.
+        command = decide(journal.state, now, random.random())  # noqa: S311 - jitter
+        while isinstance(command, Record):
+            event = command.event
+            if isinstance(event, AttemptStarted) and (self._draining or self._unknown_handler(event)):
+                await self._give_up(event)
+                return
+            journal.record(event)
+            command = decide(journal.state, now, random.random())  # noqa: S311 - jitter
+        if journal.pending:
+            state = journal.state
+            await self._flush()
+            # Asked again, unless nothing can have changed: no message, no cancel request, and time does not matter.
+            if (
+                isinstance(command, Invoke)
+                and command.deadline_at is None
+                and journal.state is state
+                and not self.inbox
+            ):
+                await self._invoke(command)
+        elif isinstance(command, Invoke):
+            await self._invoke(command)
+        elif isinstance(command, Wait):
+            await self._wait(command.until)
+        else:
+            await journal.release(None)
+
+    # --- messages -------------------------------------------------------------------------------------------
+
+    def _arrived(self) -> None:
+        """Runs in the sender's task, right after the message is in: interrupt what should not go on."""
+        if self._sleep is not None:
+            self._sleep.cancel()
+        elif self._attempt is not None:
+            self._read_inbox()
+
+    def _read_inbox(self) -> None:
+        while len(self.inbox):
+            message = self.inbox.get_nowait()
+            if isinstance(message, Cancel):
+                self._cancel(message.reason)
+            else:
+                self._draining = True
+                self._hastened = self._hastened or isinstance(message, Hasten)
+                if self._hastened and self._attempt is not None:
+                    self._attempt.cut_off(Failure("Drained", "its worker was stopped", unknown=True))
+
+    def _cancel(self, reason: str) -> None:
+        state = self.journal.state
+        if state.cancel is not None or state.status.is_final:
+            return
+        self.journal.record(CancelRequested(reason))
+        if self._attempt is not None and interruptible(state):
+            self._attempt.cut_off(Failure("Cancelled", reason, unknown=True))
+
+    # --- doing ----------------------------------------------------------------------------------------------
+
+    async def _flush(self) -> None:
+        state, environment = self.journal.state, self._environment
+        appended = await self.journal.flush(
+            retention=environment.settings.saga_retention, completion=environment.completion(state)
+        )
+        if appended.cancel is not None and not self.journal.closed:
+            self._cancel(appended.cancel)
+
+    async def _wait(self, until: float) -> None:
+        seconds = until - self._environment.storage.now()
+        if self._draining or seconds > self._environment.settings.passivate_after:
+            await self.journal.release(until)
+            return
+        with trio.move_on_after(seconds) as self._sleep:
+            await trio.sleep_forever()
+        self._sleep = None
+
+    async def _give_up(self, event: AttemptStarted) -> None:
+        """Leave the next attempt to another worker: at once when draining, later where a handler is missing."""
+        now = self._environment.storage.now()
+        if self._draining:
+            await self.journal.release(now)
+            return
+        step = self.journal.state.definition.steps[event.step]
+        pause = min(_HANDLER_PAUSE * 2.0**self._fruitless, _LONGEST_HANDLER_PAUSE)
+        _log.warning(
+            "saga %s waits %.0f s: no handler for %r is registered in this process",
+            self.saga_id,
+            pause,
+            step.compensation_operation if event.undo else step.operation,
+        )
+        await self.journal.release(now + pause)
+
+    def _unknown_handler(self, event: AttemptStarted) -> bool:
+        return self._handler(self.journal.state.definition.steps[event.step], undo=event.undo) is None
+
+    def _handler(self, step: StepDefinition, *, undo: bool) -> Handler | None:
+        name = step.compensation_operation if undo else step.operation
+        return self._environment.handlers.find(name or "", undo=undo)
+
+    async def _invoke(self, command: Invoke) -> None:
+        step = self.journal.state.definition.steps[command.step]
+        handler = self._handler(step, undo=command.undo)
+        assert handler is not None  # noqa: S101 - _unknown_handler was asked before the attempt was recorded
+        if self._hastened:  # told so while the start of the attempt was being appended
+            self._ended(command, Failure("Drained", "its worker was stopped before the handler was invoked"))
+            return
+        parameters = step.compensation_parameters if command.undo else step.parameters
+        results = StepResults(self.journal.state)
+        try:
+            resolved = resolve(parameters, results.__getitem__)
+            locked = self._locked(handler, step, results)
+        except InvalidInput as error:
+            # Nothing was called, so nothing happened; a second try would meet the same result.
+            self._ended(command, failure_of(error, unknown=False, final=True))
+            return
+        timeout = step.compensation_timeout_seconds if command.undo else step.timeout_seconds
+        limit = AttemptLimit(self._scope, self._environment.storage.now, timeout, command.deadline_at)
+        context = self._context(step, command, limit, results)
+        policy: RetryPolicy = step.compensation_retry if command.undo else step.retry
+        self._attempt = Attempt(command, limit, locked)
+        outcome = await run_attempt(
+            handler if locked is None else locked.handler,
+            resolved,
+            context,
+            self._attempt,
+            policy=policy,
+            max_payload=self._environment.settings.max_payload,
+        )
+        self._conclude(self._attempt, outcome)
+
+    def _conclude(self, attempt: Attempt, outcome: Raw | Failure | None) -> None:
+        """Record how the attempt ended; None: it was cut off."""
+        self._attempt = None
+        self._scope_spent = attempt.spent_its_scope
+        self._ended(attempt.command, attempt.outcome(outcome), trio.current_time() - attempt.began_at)
+
+    def _locked(self, handler: Handler, step: StepDefinition, results: StepResults) -> LockedHandler | None:
+        if step.lock is None:
+            return None
+        definition, environment = self.journal.state.definition, self._environment
+        # Of the step's own parameters also when it is undone: both touch the same thing.
+        parameters = resolve(step.parameters, results.__getitem__)
+        name = lock_name(step.lock, parameters, definition.tenant_id, definition.saga_id)
+        return LockedHandler(handler, name, environment.settings.worker_lease, environment.locks)
+
+    def _ended(self, command: Invoke, outcome: Raw | Failure, seconds: float = 0.0) -> None:
+        if isinstance(outcome, Failure):
+            self.journal.record(AttemptFailed(command.step, command.attempt, outcome, command.undo), seconds)
+        else:
+            self.journal.record(AttemptSucceeded(command.step, command.attempt, command.undo, outcome), seconds)
+
+    def _context(
+        self, step: StepDefinition, command: Invoke, limit: AttemptLimit, results: StepResults
+    ) -> HandlerContext:
+        state = self.journal.state
+        definition = state.definition
+        return HandlerContext(
+            tenant_id=definition.tenant_id,
+            operation_type=(step.compensation_operation if command.undo else step.operation) or "",
+            token=f"{definition.saga_id}:{command.step}{':undo' if command.undo else ''}",
+            attempt=command.attempt,
+            saga_id=definition.saga_id,
+            workflow_type=definition.workflow_type,
+            step=step.name,
+            fence=self.journal.epoch,
+            deadline=limit.deadline,
+            results=results,
+            compensating=command.undo,
+            step_happened=state.steps[command.step].result is not None,
+            _beat=limit.beat,
+        )

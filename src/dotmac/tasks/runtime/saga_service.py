@@ -1,0 +1,274 @@
+"""What can be asked of sagas from outside their actors: create, execute, look at, wait for, cancel, resume."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import trio
+
+from ..errors import EnvironmentFault, IdempotencyMismatch, InvalidInput, OwnershipLost, SagaNotFound, SagaStateError
+from ..idempotency import check_name, fingerprint, scope_key
+from ..jsonvalue import encode
+from ..models import (
+    OperationStatus,
+    SagaHistoryEntry,
+    SagaList,
+    SagaOutcome,
+    SagaSummary,
+    SagaWorkflow,
+)
+from ..saga.definition import SagaDefinition
+from ..saga.events import SagaCreated, SagaResumed, encode_events
+from ..saga.validation import check_definition, parse_steps
+from ..saga.views import outcome_view, utc
+from ..storage.folding import history_of, state_of, workflow_of
+from ..storage.key_records import NewRecord
+from ..storage.protocol import saga_topic
+from ..storage.records import Creation, NewSaga, SagaFilter, SagaMeta, SagaRecord
+from .entry_ids import fresh_entry_id
+from .environment import SagaEnvironment
+from .runtime import Runtime
+from .telling import tell_created
+
+MAX_PAGE = 1000
+_log = logging.getLogger(__name__)
+
+
+class SagaService:
+    """Sagas as the manager offers them.
+
+    Args:
+        environment: Storage, settings, handlers.
+        runtime: Whose worker runs what is started here.
+    """
+
+    def __init__(self, environment: SagaEnvironment, runtime: Runtime) -> None:
+        self._environment = environment
+        self._storage = environment.storage
+        self._runtime = runtime
+
+    # --- beginning ------------------------------------------------------------------------------------------
+
+    async def create(self, definition: SagaDefinition) -> SagaWorkflow:
+        """Store a pending saga that runs when it is executed; under a key, the one that the key stands for."""
+        key = self._key_of(definition)
+        new = NewSaga(
+            saga_id=definition.saga_id,
+            tenant_id=definition.tenant_id,
+            workflow_type=definition.workflow_type,
+            status=OperationStatus.PENDING,
+            size=len(definition.steps),
+            entry_id=fresh_entry_id(),
+            events=encode_events([SagaCreated(definition)]),
+            priority=definition.priority,
+            key=key,
+        )
+        creation = await self._storage.create_saga(new)
+        if creation.created:
+            tell_created(definition)
+        return await self.get(_saga_id_of(creation, key))
+
+    async def start(self, definition: SagaDefinition, claim: tuple[NewRecord, str] | None = None) -> str:
+        """Create a saga and run it here at once; under a key that is known, no other is created. Gives its id."""
+        key, token = claim or (self._key_of(definition), None)
+        creation = await (await self._runtime.worker()).sagas.create(definition, key, token)
+        saga_id = _saga_id_of(creation, key)
+        if not creation.created and creation.meta is not None:
+            await self._begin(creation.meta)
+        return saga_id
+
+    async def execute(self, saga_id: str) -> SagaOutcome:
+        """Run a pending saga here, and wait for its end; one that was begun already is only waited for."""
+        await self._begin(await self._meta(saga_id))
+        return await self.outcome(saga_id)
+
+    async def _begin(self, meta: SagaMeta) -> None:
+        """Run a saga here that was created but never begun; leave any other alone."""
+        if meta.status is OperationStatus.PENDING and meta.owner is None:
+            try:
+                await (await self._runtime.worker()).sagas.adopt(meta.saga_id, meta.epoch)
+            except OwnershipLost:
+                _log.debug("saga %s was begun by somebody else in the same moment", meta.saga_id)
+
+    # --- looking --------------------------------------------------------------------------------------------
+
+    async def get(self, saga_id: str) -> SagaWorkflow:
+        """The saga as it stands. Raises SagaNotFound."""
+        return workflow_of(await self._record(saga_id))
+
+    async def history(self, saga_id: str) -> list[SagaHistoryEntry]:
+        """Everything that happened to the saga, oldest first. Raises SagaNotFound."""
+        return history_of(await self._record(saga_id))
+
+    async def status(self, saga_id: str) -> OperationStatus:
+        """Its status. Raises SagaNotFound."""
+        return (await self._meta(saga_id)).status
+
+    async def list(self, where: SagaFilter, limit: int, cursor: str | None) -> SagaList:
+        """A page of sagas, newest first."""
+        if not 0 < limit <= MAX_PAGE:
+            raise InvalidInput("limit", f"must lie between 1 and {MAX_PAGE}, not {limit}")
+        page = await self._storage.list_sagas(where, limit, cursor)
+        return SagaList([_summary(meta) for meta in page.sagas], page.cursor)
+
+    async def outcome(self, saga_id: str) -> SagaOutcome:
+        """Wait until the saga rests in a final status, wherever it runs. Raises SagaNotFound."""
+        while True:
+            actor = self._runtime.local_actor(saga_id)
+            if actor is not None:
+                await actor.ended.wait()
+                if actor.journal.closed and actor.journal.state.status.is_final:
+                    return outcome_view(actor.journal.state)
+            try:
+                async with self._storage.watch(saga_topic(saga_id)) as topic:
+                    ended = await self._ended(saga_id)
+                    if ended is None:
+                        # The poll is for a message that got lost; nothing is decided by the message itself.
+                        with trio.move_on_after(self._environment.settings.poll_interval):
+                            await topic.wait()
+            except EnvironmentFault:
+                # Perhaps only messages do not come through. Looking tells, and raises if nothing does.
+                ended = await self._ended(saga_id)
+                if ended is None:
+                    await trio.sleep(self._environment.settings.poll_interval)
+            if ended is not None:
+                return ended
+
+    async def _ended(self, saga_id: str) -> SagaOutcome | None:
+        """How the saga ended, or None: it goes on, or was resumed between two looks."""
+        if not (await self._meta(saga_id)).status.is_final:
+            return None
+        state = state_of(await self._record(saga_id))
+        return outcome_view(state) if state.status.is_final else None
+
+    # --- steering -------------------------------------------------------------------------------------------
+
+    async def cancel(self, saga_id: str, reason: str) -> None:
+        """Ask the saga to turn back; what it then does is seen in its outcome.
+
+        Raises:
+            SagaNotFound: There is no such saga.
+            SagaStateError: It has ended, or is past the point of no return.
+        """
+        meta = await self._meta(saga_id)
+        if meta.status is OperationStatus.FAILED:
+            await self._turn_parked_back(saga_id, reason)
+            return
+        if not meta.status.is_final:
+            meta = await self._storage.request_cancel(saga_id, reason)
+        if meta.status.is_final:
+            raise SagaStateError(f"saga {saga_id} cannot be cancelled: it is {meta.status}")
+        if state_of(await self._record(saga_id)).committed:
+            raise SagaStateError(f"saga {saga_id} cannot be cancelled: its pivot has completed, so it goes forward")
+
+    async def retry(self, saga_id: str, reason: str) -> None:
+        """Let a parked saga go on from where it failed, with fresh attempts. Raises SagaNotFound, SagaStateError."""
+        meta = await self._meta(saga_id)
+        if meta.status is not OperationStatus.FAILED:
+            raise SagaStateError(f"saga {saga_id} cannot be retried: it is {meta.status}, only failed sagas can be")
+        await self._resume(meta, SagaResumed(reason=reason))
+
+    async def _turn_parked_back(self, saga_id: str, reason: str) -> None:
+        record = await self._record(saga_id)
+        state = state_of(record)
+        if state.undoing or state.committed or not state.at_unknown_pivot:
+            raise SagaStateError(f"saga {saga_id} cannot be cancelled: it is parked ({'; '.join(state.open_items)})")
+        await self._resume(record.meta, SagaResumed(undo=True, reason=reason))
+
+    async def _resume(self, meta: SagaMeta, event: SagaResumed) -> None:
+        try:
+            await (await self._runtime.worker()).sagas.adopt(meta.saga_id, meta.epoch, resume=event)
+        except OwnershipLost as error:
+            raise SagaStateError(f"saga {meta.saga_id} was resumed by somebody else in the same moment") from error
+
+    # --- helpers --------------------------------------------------------------------------------------------
+
+    def define(
+        self,
+        fields: Mapping[str, Any],
+        steps: Any,
+        idempotency_key: str | None = None,
+        *,
+        record_key: str | None = None,
+    ) -> SagaDefinition:
+        """A checked definition with a fresh id.
+
+        Args:
+            fields: Of the definition, but for its steps.
+            steps: As users give them.
+            idempotency_key: As the caller chose it.
+            record_key: As a record has it, where that is known already.
+
+        Raises:
+            InvalidInput: Naming what is wrong.
+            UnknownOperation: A step's handler is not registered.
+        """
+        tenant_id = fields["tenant_id"]
+        check_name("tenant_id", tenant_id)
+        key = record_key if idempotency_key is None else scope_key(tenant_id, idempotency_key, "idempotency_key")
+        definition = SagaDefinition(
+            saga_id=self._storage.new_saga_id(key),
+            steps=parse_steps(steps, self._environment.handlers.known),
+            idempotency_key=key,
+            **fields,
+        )
+        check_definition(definition)
+        size, limit = len(encode(definition)), self._environment.settings.max_payload
+        if size > limit:
+            raise InvalidInput("steps", f"the saga has {size} bytes of JSON; at most {limit} can be stored")
+        return definition
+
+    def _key_of(self, definition: SagaDefinition) -> NewRecord | None:
+        if definition.idempotency_key is None:
+            return None
+        content = [definition.steps, definition.timeout_seconds]
+        return NewRecord(
+            key=definition.idempotency_key,
+            tenant_id=definition.tenant_id,
+            user_id=None,
+            operation_type=definition.workflow_type,
+            fingerprint=fingerprint(None, definition.workflow_type, content),
+            parameters=None,
+            ttl=self._environment.settings.default_ttl,
+        )
+
+    async def _meta(self, saga_id: str) -> SagaMeta:
+        meta = await self._storage.saga_meta(saga_id)
+        if meta is None:
+            raise SagaNotFound(f"there is no saga {saga_id!r}, or its retention is over")
+        return meta
+
+    async def _record(self, saga_id: str) -> SagaRecord:
+        record = await self._storage.load_saga(saga_id)
+        if record is None:
+            raise SagaNotFound(f"there is no saga {saga_id!r}, or its retention is over")
+        return record
+
+
+def _saga_id_of(creation: Creation, key: NewRecord | None) -> str:
+    """The saga that was created, or that the key stands for."""
+    record = creation.record
+    if key is not None and record is not None and record.fingerprint != key.fingerprint:
+        raise IdempotencyMismatch("idempotency_key: it was used for another saga (other type, steps or time-out)")
+    if creation.meta is not None:
+        return creation.meta.saga_id
+    if record is not None and record.saga_id is not None:
+        raise SagaNotFound(f"the idempotency key stands for saga {record.saga_id}, whose retention is over")
+    raise IdempotencyMismatch("idempotency_key: it was used for an operation that is no saga")
+
+
+def _summary(meta: SagaMeta) -> SagaSummary:
+    return SagaSummary(
+        saga_id=meta.saga_id,
+        tenant_id=meta.tenant_id,
+        workflow_type=meta.workflow_type,
+        status=meta.status,
+        current_step=max(meta.cursor, 0),
+        step_count=meta.size,
+        created_at=utc(meta.created_at),
+        updated_at=utc(meta.updated_at),
+        owner=meta.owner,
+        priority=meta.priority,
+    )

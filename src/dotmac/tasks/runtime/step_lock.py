@@ -1,0 +1,73 @@
+"""A step's handler inside the lock that its step names.
+
+What the lock adds to the outcomes of an attempt:
+
+- the lock was lost while the handler ran: ``LockLost``, unknown, whatever the handler made of being cancelled: others
+  may have been at work beside it;
+- the attempt ended before the lock was held: the handler was not invoked, so nothing happened. That the storage does
+  not answer is no reason to end it: the attempt waits, as long as its time-out and the saga's deadline allow.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+import trio
+
+from ..errors import EnvironmentFault, LockLost
+from ..saga.events import Failure
+from .context import HandlerContext
+from .handlers import Handler
+from .lock_body import holding
+from .lock_service import LockService
+
+_PAUSE = 0.5
+_log = logging.getLogger(__name__)
+
+
+class LockedHandler:
+    """A handler that is called under a lock.
+
+    Args:
+        handler: The handler.
+        name: The lock's.
+        ttl: Seconds of its lease.
+        locks: Of the runtime.
+    """
+
+    def __init__(self, handler: Handler, name: str, ttl: float, locks: LockService) -> None:
+        self._handler = handler
+        self._name = name
+        self._ttl = ttl
+        self._locks = locks
+        self._invoked = False
+        self.handler = Handler(handler.name, self._call, handler.function, handler.unknown_errors)
+
+    def outcome(self, outcome: msgspec.Raw | Failure) -> msgspec.Raw | Failure:
+        """The attempt's outcome, with what is known about the lock."""
+        if isinstance(outcome, Failure) and not self._invoked:
+            message = f"{outcome.message}, before the lock {self._name!r} was granted"
+            return msgspec.structs.replace(outcome, message=message, unknown=False)
+        return outcome
+
+    async def _call(self, parameters: dict[str, Any], context: HandlerContext) -> Any:
+        while True:
+            try:
+                async with holding(
+                    self._locks, [self._name], ttl=self._ttl, wait=None, tenant_id=context.tenant_id
+                ) as held:
+                    self._invoked = True
+                    context.lock_fence = held[self._name].fence
+                    return await self._handler.call(parameters, context)
+            except BaseExceptionGroup as group:
+                lost = group.subgroup(LockLost)
+                if lost is None or not isinstance(group, ExceptionGroup):
+                    raise
+                raise LockLost(f"{group.exceptions[-1]}; the handler raised {group.exceptions[0]!r}") from group
+            except EnvironmentFault as error:
+                if self._invoked:
+                    raise
+                _log.warning("the lock %r of %s is waited for: %s", self._name, context.token, error)
+            await trio.sleep(_PAUSE)

@@ -1,0 +1,85 @@
+"""From facts of a journal to what the metrics hooks are told, once a fact is durable."""
+
+from __future__ import annotations
+
+from ..metrics import emit, wanted
+from ..models import OperationStatus
+from ..saga.definition import SagaDefinition
+from ..saga.events import (
+    AttemptFailed,
+    AttemptStarted,
+    AttemptSucceeded,
+    CompensationBegan,
+    Event,
+    RetryScheduled,
+    SagaCompensated,
+    SagaCompleted,
+    SagaParked,
+    SagaResumed,
+    SagaStarted,
+)
+
+_STATUS_AFTER: dict[type, OperationStatus] = {
+    SagaStarted: OperationStatus.IN_PROGRESS,
+    CompensationBegan: OperationStatus.COMPENSATING,
+    SagaCompleted: OperationStatus.COMPLETED,
+    SagaCompensated: OperationStatus.COMPENSATED,
+    SagaParked: OperationStatus.FAILED,
+}
+
+
+def tell_event(definition: SagaDefinition, event: Event, seconds: float) -> None:
+    """Call the hooks that this fact is for. `seconds` is how long the attempt took, where one ended."""
+    match event:
+        case AttemptStarted() | AttemptSucceeded() | AttemptFailed() | RetryScheduled():
+            _tell_step(definition, event, seconds)
+        case SagaResumed():
+            _tell_saga("saga_status_changed", definition, "resumed")
+        case _ if type(event) in _STATUS_AFTER:
+            _tell_saga("saga_status_changed", definition, _STATUS_AFTER[type(event)])
+        case _:
+            pass
+
+
+def tell_storage(verb: str, seconds: float, failure: BaseException | None) -> None:
+    """Call the hooks for one call of the storage, whichever tenant it was for. Fits `StorageProtocol.observer`."""
+    if wanted("storage_operation"):
+        emit("storage_operation", verb, "", seconds=seconds, error=None if failure is None else repr(failure))
+
+
+def tell_created(definition: SagaDefinition) -> None:
+    """Call the hooks for a new saga."""
+    _tell_saga("saga_created", definition, OperationStatus.PENDING)
+
+
+def _tell_saga(point: str, definition: SagaDefinition, status: str) -> None:
+    if wanted(point):
+        emit(point, definition.workflow_type, definition.tenant_id, saga_id=definition.saga_id, status=str(status))
+
+
+def _tell_step(
+    definition: SagaDefinition,
+    event: AttemptStarted | AttemptSucceeded | AttemptFailed | RetryScheduled,
+    seconds: float,
+) -> None:
+    match event:
+        case AttemptStarted():
+            point = "saga_step_started"
+        case AttemptSucceeded():
+            point = "saga_step_compensated" if event.undo else "saga_step_completed"
+        case AttemptFailed():
+            point = "saga_step_failed"
+        case RetryScheduled():
+            point = "saga_step_retried"
+    if not wanted(point):
+        return
+    step = definition.steps[event.step]
+    details: dict[str, object] = {"saga_id": definition.saga_id, "step": step.name, "undo": event.undo}
+    if not isinstance(event, RetryScheduled):
+        details["attempt"] = event.attempt
+    if isinstance(event, AttemptSucceeded | AttemptFailed):
+        details["seconds"] = seconds
+    if isinstance(event, AttemptFailed):
+        details["error"] = str(event.failure)
+    name = step.compensation_operation if event.undo else step.operation
+    emit(point, name or "", definition.tenant_id, **details)

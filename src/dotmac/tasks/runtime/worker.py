@@ -1,0 +1,139 @@
+"""A worker: one lease, and the saga actors that live under it.
+
+All actors of a worker run inside one cancel scope whose deadline is the lease as it was granted, counted from
+before the request was sent. Each renewal moves the deadline. So a worker that cannot renew (storage gone, event
+loop blocked, process stopped and continued) loses its actors by itself before anybody else may adopt their sagas;
+the epoch guards the journal against whatever slips through.
+
+A worker whose lease is over never comes back: the process goes on as a new worker with a new id.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable
+
+import trio
+
+from ..actors import ChildSpec, Supervisor
+from ..errors import EnvironmentFault, OwnershipLost
+from ..storage.protocol import worker_topic
+from .audit import OwnershipAudit
+from .environment import SagaEnvironment
+from .live import LiveSagas
+from .messages import Drain, Hasten
+from .recovery import Recovery
+
+_RENEWALS_PER_LEASE = 3
+_MARGIN = 0.05  # of the lease: the actors stop this much before it ends, for the time that cancelling takes
+_GRACE = 2.0  # seconds that cut-off attempts get to write down that they were cut off
+_log = logging.getLogger(__name__)
+
+
+class Worker:
+    """One incarnation of this process in the storage.
+
+    Attributes:
+        worker_id: Names host and process for people, and is never used twice.
+        sagas: The actors at work.
+    """
+
+    def __init__(self, environment: SagaEnvironment) -> None:
+        self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._storage = environment.storage
+        self._settings = environment.settings
+        self._scope = trio.CancelScope()
+        self._supervisor = Supervisor(f"worker {self.worker_id}")
+        self.sagas = LiveSagas(environment, self.worker_id, self._supervisor.spawn)
+        self._recovery = Recovery(environment, self.sagas)
+        self._audit = OwnershipAudit(environment, self.sagas)
+
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Begin the lease, host saga actors and keep the lease until `stop`.
+
+        Args:
+            on_ready: Called when sagas can be started here.
+
+        Raises:
+            OwnershipLost: The lease could not be kept; all actors are gone.
+            StorageUnavailable: The lease could not be begun.
+            StorageRefused: The same.
+        """
+        before = trio.current_time()
+        info = {"host": socket.gethostname(), "pid": str(os.getpid())}
+        await self._storage.register_worker(self.worker_id, self._settings.worker_lease, info)
+        self._lease_granted(before)
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._supervisor.run)
+                for name, run in (
+                    ("lease", self._keep_lease),
+                    ("cancels", self._hear_cancels),
+                    ("recovery", self._recovery.run),
+                    ("audit", self._audit.run),
+                ):
+                    await self._supervisor.start_child(ChildSpec(name, run, shutdown_seconds=0))
+                on_ready()
+        if self._scope.cancelled_caught:
+            raise OwnershipLost(f"worker {self.worker_id} could not renew its lease in time")
+        await self._retire()
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Begin nothing new, let running attempts end for `drain_seconds`, cut off the rest, hand everything over."""
+        self._recovery.pause()
+        self.sagas.close()
+        self.sagas.tell_all(Drain())
+        with trio.move_on_after(drain_seconds):
+            await self.sagas.wait_until_idle()
+        self.sagas.tell_all(Hasten())
+        with trio.move_on_after(_GRACE):
+            await self.sagas.wait_until_idle()
+        self._supervisor.request_stop()
+
+    # --- the lease ------------------------------------------------------------------------------------------
+
+    def _lease_granted(self, asked_at: float) -> None:
+        self._scope.deadline = asked_at + self._settings.worker_lease * (1 - _MARGIN)
+
+    async def _keep_lease(self) -> None:
+        third = self._settings.worker_lease / _RENEWALS_PER_LEASE
+        pause = third
+        while True:
+            await trio.sleep(pause)
+            pause = third if await self._renew() else third / _RENEWALS_PER_LEASE
+
+    async def _hear_cancels(self) -> None:
+        """The quick way for cancel requests: somebody knocks, and a renewal brings them. Renewals are the sure way."""
+        while True:
+            try:
+                async with self._storage.watch(worker_topic(self.worker_id)) as topic:
+                    while True:
+                        await topic.wait()
+                        await self._renew()
+            except EnvironmentFault as error:
+                _log.warning("worker %s cannot hear cancel requests: %s", self.worker_id, error)
+                await trio.sleep(self._settings.worker_lease / _RENEWALS_PER_LEASE)
+
+    async def _renew(self) -> bool:
+        """Prolong the lease, and pass on the cancel requests that come with the answer; whether there was one."""
+        asked_at = trio.current_time()
+        try:
+            renewal = await self._storage.renew_worker(self.worker_id, self._settings.worker_lease)
+            self._lease_granted(asked_at)
+            for saga_id in renewal.cancels:
+                await self.sagas.cancel_requested(saga_id)
+        except OwnershipLost:
+            self._scope.cancel()
+        except EnvironmentFault as error:
+            _log.warning("worker %s could not renew its lease: %s", self.worker_id, error)
+            return False
+        return True
+
+    async def _retire(self) -> None:
+        try:
+            await self._storage.retire_worker(self.worker_id)
+        except EnvironmentFault as error:
+            _log.warning("worker %s could not sign off; its lease will end by itself: %s", self.worker_id, error)

@@ -1,0 +1,83 @@
+"""Everything that can be set, validated once: explicit arguments win over the environment, that over defaults."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from .errors import InvalidInput
+
+PREFIX = "DOTMAC_TASKS_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Settings of a manager. All times are in seconds.
+
+    Attributes:
+        redis_url: ``REDIS_URL``; where RedisStorage connects when it is given no URL.
+        default_ttl: How long an idempotency record is kept.
+        cleanup_interval: Pause between two rounds of the janitor.
+        saga_retention: How long a completed or compensated saga is kept. Parked ones are kept until resolved.
+        worker_lease: After this time without a sign of life a worker's sagas are taken over by others.
+        claim_lease: The same for the claim on an idempotency key.
+        poll_interval: Pause between two looks for work that nobody announced.
+        passivate_after: A saga that waits longer than this for its next attempt gives up its place in memory.
+        drain_timeout: How long running steps may take to finish when the manager stops.
+        max_payload: Bytes of JSON that one saga definition, one result or one stored parameter set may have.
+    """
+
+    redis_url: str | None = None
+    default_ttl: float = 86_400.0
+    cleanup_interval: float = 300.0
+    saga_retention: float = 7 * 86_400.0
+    worker_lease: float = 15.0
+    claim_lease: float = 30.0
+    poll_interval: float = 1.0
+    passivate_after: float = 60.0
+    drain_timeout: float = 30.0
+    max_payload: int = 1_048_576
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.name != "redis_url":
+                _check_positive(field.name, getattr(self, field.name))
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **explicit: Any) -> Settings:
+        """Settings from explicit arguments (None: not given), the environment, and the defaults, in this order.
+
+        Raises:
+            InvalidInput: Naming the setting or the environment variable, and what it must be.
+        """
+        environ = os.environ if environ is None else environ
+        known = {field.name for field in fields(cls)}
+        values: dict[str, Any] = {}
+        for name, value in explicit.items():
+            if name not in known:
+                raise InvalidInput(name, f"there is no such setting; there are: {', '.join(sorted(known))}")
+            if value is not None:
+                values[name] = value
+        for name in known - values.keys():
+            variable = "REDIS_URL" if name == "redis_url" else PREFIX + name.upper()
+            text = environ.get(variable)
+            if text:
+                values[name] = text if name == "redis_url" else _number(variable, text)
+        return cls(**values)
+
+
+def _number(variable: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise InvalidInput(variable, f"must be a number, not {text!r}") from None
+    _check_positive(variable, value)
+    return value
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        raise InvalidInput(name, f"must be a number greater than 0, not {value!r}")

@@ -1,0 +1,36 @@
+"""What every test gets unasked: hooks as they were, and a check that no watch on a storage was left behind."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from dotmac.tasks import metrics
+from dotmac.tasks.storage.memory import MemoryStorage
+
+
+@pytest.fixture(autouse=True)
+def _hooks_as_before() -> Iterator[None]:
+    """Hooks are registered for the whole process; a test's own end with it."""
+    before = {point: list(hooks) for point, hooks in metrics._hooks.items()}
+    yield
+    for point, hooks in before.items():
+        metrics._hooks[point][:] = hooks
+
+
+@pytest.fixture(autouse=True)
+def _no_watch_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A watch that outlives its task is a task's scope that was not left: each leaks memory for ever."""
+    made: weakref.WeakSet[MemoryStorage] = weakref.WeakSet()
+    plain_init = MemoryStorage.__init__
+
+    def noted_init(storage: MemoryStorage) -> None:
+        plain_init(storage)
+        made.add(storage)
+
+    monkeypatch.setattr(MemoryStorage, "__init__", noted_init)
+    yield
+    left = sorted(topic for storage in made for topic in storage._watches)
+    assert not left, f"watches were left behind: {left}"

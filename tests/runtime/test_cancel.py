@@ -1,0 +1,183 @@
+"""Cancelling a saga at each phase of its life, from its own process and from another one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from dotmac.tasks import MemoryStorage, OperationStatus, OutcomeUnknown, RetryPolicy, SagaStateError
+from runtime.nodes import Ledger, Node, step, until
+
+COMPENSATED = OperationStatus.COMPENSATED
+SLOW = RetryPolicy(initial_delay=500, max_delay=500, jitter=False)
+
+
+@pytest.fixture(params=["the same process", "another process"])
+def elsewhere(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "another process")
+
+
+async def begin(node: Node, *steps: dict[str, Any]) -> Any:
+    return await node.manager.start_saga(tenant_id="t", workflow_type="w", steps=list(steps))
+
+
+async def both(shared: MemoryStorage, ledger: Ledger, elsewhere: bool) -> Any:
+    """A node that runs sagas, and the manager that cancels them."""
+    node, other = Node(shared, ledger.register), Node(shared, ledger.register)
+    return node, (other if elsewhere else node)
+
+
+async def cancelled_within(node: Node, other: Node, saga_id: str, seconds: float) -> Any:
+    with trio.fail_after(seconds):
+        handle = await other.manager.cancel_saga(saga_id, "changed my mind")
+        await handle.result()
+    return await node.manager.get_saga(saga_id)
+
+
+async def test_a_pending_saga_never_begins(autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger) -> None:
+    async with Node(shared, ledger.register) as node:
+        saga = await node.manager.create_saga_workflow("t", "w", [step("a")])
+        saga = await cancelled_within(node, node, saga.saga_id, 3)
+        assert not await node.manager.execute_saga_workflow(saga.saga_id)
+    assert (saga.status, saga.error, ledger.entered) == (COMPENSATED, "cancelled: changed my mind", [])
+
+
+async def test_a_running_step_is_cut_off_and_undone(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger, elsewhere: bool
+) -> None:
+    ledger.hold["b"] = trio.Event()
+    node, other = await both(shared, ledger, elsewhere)
+    async with node, Node(shared, ledger.register) if not elsewhere else other:
+        handle = await begin(node, step("a"), step("b"), step("c"))
+        await until(lambda: "b" in ledger.entered)
+        saga = await cancelled_within(node, other, handle.saga_id, 1)
+    assert (saga.status, ledger.effects) == (COMPENSATED, ["a", "undo b", "undo a"])
+
+
+async def test_a_saga_that_waits_for_a_retry_turns_back_at_once(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger, elsewhere: bool
+) -> None:
+    ledger.failing["b"] = ValueError("no")
+    for passivate_after in (60, 1000):
+        ledger.effects.clear()
+        node = Node(shared, ledger.register, passivate_after=passivate_after)
+        other = Node(shared, ledger.register) if elsewhere else node
+        async with node:
+            if elsewhere:
+                await other.manager.start()
+            handle = await begin(node, step("a"), step("b", retry=SLOW))
+            await until(lambda: "b" in ledger.entered)
+            await trio.sleep(5)
+            saga = await cancelled_within(node, other, handle.saga_id, 3)
+            if elsewhere:
+                await other.manager.stop()
+        assert (saga.status, ledger.effects) == (COMPENSATED, ["a", "undo a"])
+
+
+async def test_undoing_is_not_disturbed(autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger) -> None:
+    ledger.failing["b"] = ValueError("no")
+    ledger.hold["undo a"] = trio.Event()
+    async with Node(shared, ledger.register) as node:
+        handle = await begin(node, step("a"), step("b", max_retries=0))
+        await until(lambda: "undo a" in ledger.entered)
+        await handle.cancel("again")
+        await trio.sleep(30)
+        ledger.hold["undo a"].set()
+        assert (await handle.result()).status is COMPENSATED
+    assert ledger.entered.count("undo a") == 1
+
+
+async def test_a_running_pivot_finishes_and_the_saga_turns_back_only_if_it_failed(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger, elsewhere: bool
+) -> None:
+    for fails in (False, True):
+        ledger.__init__()  # type: ignore[misc]  # a fresh ledger under the handlers that are registered
+        ledger.hold["p"] = trio.Event()
+        node, other = await both(shared, ledger, elsewhere)
+        async with node:
+            if elsewhere:
+                await other.manager.start()
+            handle = await begin(node, step("a"), step("p", kind="pivot"), step("c", kind="retriable"))
+            await until(lambda: "p" in ledger.entered)
+            await other.manager.cancel_saga(handle.saga_id)
+            await trio.sleep(20)
+            assert ledger.entered == ["a", "p"]
+            if fails:
+                ledger.failing["p"] = ValueError("no")
+            ledger.hold["p"].set()
+            outcome = await handle.result()
+            if elsewhere:
+                await other.manager.stop()
+        assert ledger.effects == (["a", "undo a"] if fails else ["a", "p", "c"])
+        assert outcome.status is (COMPENSATED if fails else OperationStatus.COMPLETED)
+
+
+async def test_after_its_pivot_and_after_its_end_a_saga_refuses(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    ledger.hold["c"] = trio.Event()
+    async with Node(shared, ledger.register) as node:
+        handle = await begin(node, step("a"), step("p", kind="pivot"), step("c", kind="retriable"))
+        await until(lambda: "c" in ledger.entered)
+        with pytest.raises(SagaStateError, match="pivot"):
+            await handle.cancel()
+        ledger.hold["c"].set()
+        assert (await handle.result()).completed
+        with pytest.raises(SagaStateError, match="completed"):
+            await handle.cancel()
+
+
+async def test_a_saga_parked_at_an_unknown_pivot_turns_back_when_told(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger, elsewhere: bool
+) -> None:
+    ledger.failing["p"] = OutcomeUnknown("who knows")
+    node, other = await both(shared, ledger, elsewhere)
+    async with node:
+        if elsewhere:
+            await other.manager.start()
+        handle = await begin(node, step("a"), step("p", kind="pivot", max_retries=0))
+        outcome = await handle.result()
+        assert outcome.status is OperationStatus.FAILED
+        assert "'p'" in outcome.open_items[0]
+        saga = await cancelled_within(node, other, handle.saga_id, 3)
+        if elsewhere:
+            await other.manager.stop()
+    assert (saga.status, ledger.effects) == (COMPENSATED, ["a", "undo a"])
+
+
+async def test_a_saga_parked_for_another_reason_refuses(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    ledger.failing = {"b": ValueError("no"), "undo a": ValueError("no")}
+    async with Node(shared, ledger.register) as node:
+        handle = await begin(node, step("a", compensation_retry={"max_retries": 0}), step("b", max_retries=0))
+        assert (await handle.result()).status is OperationStatus.FAILED
+        with pytest.raises(SagaStateError, match="parked"):
+            await handle.cancel()
+
+
+@pytest.mark.parametrize("after", range(0, 60, 3))
+async def test_a_cancel_at_any_moment_never_leaves_a_forward_step_after_an_undo(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger, after: int
+) -> None:
+    ledger.failing["c"] = ValueError("no")
+    async with Node(shared, ledger.register) as node, Node(shared, ledger.register) as other:
+        node.wire.fault = slowly
+        handle = await begin(node, step("a"), step("b"), step("c", retry={"max_retries": 2, "initial_delay": 1}))
+        await trio.sleep(after / 10)
+        try:
+            await other.manager.cancel_saga(handle.saga_id)
+        except SagaStateError:
+            assert (await handle.status()).is_final
+        assert (await handle.result()).status is COMPENSATED
+    forward = [name for name in ledger.effects if "undo" not in name]
+    assert ledger.effects[: len(forward)] == forward
+    assert [f"undo {name}" for name in reversed(forward)] == [n for n in ledger.effects if n in ("undo a", "undo b")]
+
+
+async def slowly(_wire: Any, verb: str, call: Any) -> Any:
+    await trio.sleep(0.2 if verb != "renew_worker" else 0)
+    return await call()

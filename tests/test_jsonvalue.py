@@ -1,0 +1,106 @@
+"""Exactly JSON gets in, unchanged; what does not is named by its path."""
+
+from __future__ import annotations
+
+import datetime
+from enum import IntEnum
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from dotmac.tasks.errors import InvalidInput
+from dotmac.tasks.jsonvalue import check_json, copy_json, decode, encode
+from saga.json_values import values
+
+
+class Colour(IntEnum):
+    RED = 1
+
+
+def _nested(levels: int) -> Any:
+    value: Any = 0
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Equal in value and in type: 1, 1.0 and True are three different things."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(_same(left[key], right[key]) for key in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(_same, left, right))
+    return bool(left == right)
+
+
+@given(values)
+def test_json_is_accepted_and_comes_back_as_it_was(value: Any) -> None:
+    check_json(value, "parameters")
+    assert _same(decode(encode(value)), value)
+
+
+@given(values)
+def test_a_copy_is_equal_and_shares_nothing_that_can_change(value: Any) -> None:
+    copied = copy_json(value)
+    assert _same(copied, value)
+    if isinstance(value, list | dict):
+        assert copied is not value
+
+
+def test_a_copy_is_deep() -> None:
+    original = {"a": [{"b": 1}]}
+    copy_json(original)["a"][0]["b"] = 2
+    assert original == {"a": [{"b": 1}]}
+
+
+@pytest.mark.parametrize(
+    "value", [2**64 - 1, -(2**63), 5e-324, -0.0, "\U0001f600", "\x00", "ü", {"": {}}, [[]], _nested(100)]
+)
+def test_the_edges_of_json_are_accepted(value: Any) -> None:
+    check_json(value, "parameters")
+    assert _same(decode(encode(value)), value)
+
+
+@pytest.mark.parametrize(
+    ("value", "path", "reason"),
+    [
+        ({"when": datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)}, "p.when", "datetime.datetime"),
+        ([1, {2}], "p[1]", "builtins.set"),
+        ({"a": (1,)}, "p.a", "builtins.tuple"),
+        ({"a": b"x"}, "p.a", "builtins.bytes"),
+        ({"a": object}, "p.a", "builtins.type"),
+        (Colour.RED, "p", "Colour"),
+        ({"a": [0, {"b": float("nan")}]}, "p.a[1].b", "nan is not a JSON number"),
+        (float("inf"), "p", "inf"),
+        (-float("inf"), "p", "-inf"),
+        ({"a": 2**64}, "p.a", "64 bits"),
+        ({"a": -(2**63) - 1}, "p.a", "64 bits"),
+        ({"a": 10**5000}, "p.a", "64 bits"),
+        ({1: "a"}, "p", "the key 1 is not a string"),
+        ({"a": {None: 1}}, "p.a", "the key None"),
+        ({"a": ["\ud800"]}, "p.a[0]", "surrogate"),
+        ({"a": {"\udfff": 1}}, "p.a", "not a string of characters"),
+        (_nested(101), "p" + "[0]" * 100, "deeper than 100"),
+    ],
+)
+def test_what_is_not_json_is_refused_by_its_path(value: Any, path: str, reason: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        check_json(value, "p")
+    assert refused.value.field == path
+    assert reason in refused.value.reason
+
+
+def test_a_value_that_contains_itself_is_refused() -> None:
+    value: dict[str, Any] = {"a": []}
+    value["a"].append(value)
+    with pytest.raises(InvalidInput, match="contains itself"):
+        check_json(value, "p")
+
+
+def test_a_key_that_cannot_be_printed_is_shown_escaped() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        check_json({"\ud800": 1}, "p")
+    assert str(refused.value).isascii()

@@ -1,0 +1,60 @@
+"""Settings: from arguments, then the environment, then defaults; what makes no sense is named."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from dotmac.tasks import BackgroundOperationsManager, InvalidInput, MemoryStorage, Settings
+
+
+def variable(name: str) -> str:
+    return "REDIS_URL" if name == "redis_url" else f"DOTMAC_TASKS_{name.upper()}"
+
+
+def test_the_seed_s_defaults() -> None:
+    settings = Settings.load({})
+    assert (settings.default_ttl, settings.cleanup_interval, settings.redis_url) == (86400, 300, None)
+    assert settings.saga_retention == 7 * 24 * 3600
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Settings) if field.type != "str | None"])
+def test_each_number_can_be_set_in_the_environment_and_arguments_win(name: str) -> None:
+    environ = {variable(name): "7"}
+    assert getattr(Settings.load(environ), name) == 7
+    assert getattr(Settings.load(environ, **{name: 9}), name) == 9
+    assert getattr(Settings.load(environ, **{name: None}), name) == 7
+    assert getattr(Settings.load({variable(name): ""}), name) == getattr(Settings(), name)
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "0", "nan", "inf", "1e999"])
+def test_a_bad_value_names_its_variable(text: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Settings.load({"DOTMAC_TASKS_WORKER_LEASE": text})
+    assert caught.value.field == "DOTMAC_TASKS_WORKER_LEASE"
+
+
+@pytest.mark.parametrize("value", [-1, 0, float("nan"), float("inf"), "5", True])
+def test_a_bad_argument_names_itself(value: object) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Settings.load({}, worker_lease=value)
+    assert caught.value.field == "worker_lease"
+    with pytest.raises(InvalidInput):
+        Settings(worker_lease=value)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Settings.load({}, worker_leese=5)
+    assert caught.value.field == "worker_leese"
+    assert "worker_lease" in str(caught.value)
+
+
+def test_a_manager_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOTMAC_TASKS_DEFAULT_TTL", "60")
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    manager = BackgroundOperationsManager(cleanup_interval=5)
+    assert (manager.settings.default_ttl, manager.settings.cleanup_interval) == (60, 5)
+    assert isinstance(manager.storage, MemoryStorage)
+    assert BackgroundOperationsManager(settings=Settings(default_ttl=9)).settings.default_ttl == 9
