@@ -323,3 +323,12 @@ async def test_handlers_can_be_registered_by_decoration(manager: BackgroundOpera
     )
     assert (await handle.get()).results == {"a": {"x": 1}}
     assert await op({"y": 1}) == {"y": 1}
+
+
+async def test_manager_knows_whether_it_runs() -> None:
+    manager = BackgroundOperationsManager(MemoryStorage())
+    seen = [manager.is_running]
+    async with manager:
+        seen.append(manager.is_running)
+    seen.append(manager.is_running)
+    assert seen == [False, True, False]

@@ -22,6 +22,11 @@ class Hosted:
         self._hosting: Hosting | None = None
         self._entered = AsyncExitStack()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and neither stopped nor ended by a failure."""
+        return self._hosting is not None and not self._hosting.over
+
     async def start(self) -> None:
         """Connect, and run in the background of this trio run until `stop`.
 
@@ -29,7 +34,7 @@ class Hosted:
             AlreadyStarted: It is running.
             EnvironmentFault: The storage cannot be used; nothing is left running.
         """
-        if self._hosting is not None and not self._hosting.over:
+        if self.is_running:
             raise AlreadyStarted("the manager is running already")
         hosting = Hosting(self._environment)
         self._hosting = hosting
