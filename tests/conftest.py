@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import weakref
 from collections.abc import Iterator
 
@@ -9,6 +10,11 @@ import pytest
 
 from dotmac.tasks import metrics
 from dotmac.tasks.storage.memory import MemoryStorage
+
+# A shell that runs us in its background has Ctrl-C ignored, here and in every process that we start: the tests that
+# send one would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
