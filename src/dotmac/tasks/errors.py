@@ -34,6 +34,10 @@ class InvalidInput(UsageError, ValueError):
         self.reason = reason
 
 
+class BadIdempotencyKey(InvalidInput):
+    """The idempotency header of an HTTP request holds no key. ``reason`` says why, and never repeats the value."""
+
+
 class UnknownOperation(InvalidInput):
     """No handler is registered under this name. Register it before the work is created."""
 
@@ -134,6 +138,14 @@ class StorageRefused(EnvironmentFault):
 
 class StorageMisconfigured(EnvironmentFault):
     """The storage works but would not keep this package's promises. The message has the setting to change."""
+
+
+class StoredResponseUnreadable(EnvironmentFault):
+    """A stored HTTP response cannot be read: it is damaged, sealed, or of a newer version of this package."""
+
+
+class UnsealFailed(StoredResponseUnreadable):
+    """A stored HTTP response does not open: other keys sealed it, for another request, or it was changed since."""
 
 
 # --- our fault ------------------------------------------------------------------------------------------------

@@ -1,0 +1,147 @@
+"""What is asked of the middleware, route by route: options, rules by path, and a decorator for endpoints. Pure.
+
+The options of one request are those of the middleware, changed by each rule that matches its path, in their order,
+and last by the decorator of its endpoint: the nearer word wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from ..errors import InvalidInput
+from .options import IdempotencyOptions
+from .path_patterns import compile_pattern
+
+_ATTRIBUTE = "__dotmac_tasks_idempotency__"
+_Endpoint = TypeVar("_Endpoint")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RouteOverrides:
+    """Some options by name, checked when they are written down."""
+
+    values: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        IdempotencyOptions(fingerprint="json").replace(**self.values)  # which the fields to compare need
+
+
+class RouteRule:
+    """Options for the paths that match a pattern.
+
+    ``*`` in the pattern stands for anything within one segment, ``**`` for any number of whole segments; ``{name}``
+    and ``{name:path}`` mean the same, so that patterns can be written like routes. A method in front limits the rule
+    to it: ``"PUT /files/**"``.
+
+    Args:
+        pattern: The whole path, as the client sees it (behind ``root_path``).
+        **overrides: Fields of `IdempotencyOptions`.
+
+    Raises:
+        InvalidInput: Naming the pattern or the option.
+    """
+
+    def __init__(self, pattern: str, **overrides: Any) -> None:
+        self.pattern = pattern
+        self.overrides = RouteOverrides(overrides)
+        self._method, self._regex = compile_pattern(pattern)
+
+    def __repr__(self) -> str:
+        return f"RouteRule({self.pattern!r}, {', '.join(f'{k}={v!r}' for k, v in self.overrides.values.items())})"
+
+    def matches(self, method: str, path: str) -> bool:
+        """Whether the rule is meant for this request."""
+        return (self._method is None or self._method == method) and self._regex.fullmatch(path) is not None
+
+
+class Routes:
+    """The options of each request.
+
+    Args:
+        base: Where nothing else is said.
+        rules: In the order in which they change the base; a later one wins.
+
+    Raises:
+        InvalidInput: A rule contradicts the base.
+    """
+
+    def __init__(self, base: IdempotencyOptions, rules: Sequence[RouteRule] = ()) -> None:
+        self._base = base
+        self._rules = tuple(rules)
+        # As many as there are combinations of rules and endpoints; each rule with the base is tried out at once.
+        self._made: dict[tuple[RouteOverrides, ...], IdempotencyOptions] = {
+            (rule.overrides,): base.replace(**rule.overrides.values) for rule in self._rules
+        }
+
+    def options(self, method: str, path: str, endpoint: RouteOverrides | None = None) -> IdempotencyOptions:
+        """The options for a request.
+
+        Args:
+            method: In capitals.
+            path: As the client sees it.
+            endpoint: What the decorator of the endpoint says, where the endpoint is known.
+
+        Raises:
+            InvalidInput: Rules that are right by themselves contradict each other here.
+        """
+        applied = [rule.overrides for rule in self._rules if rule.matches(method, path)]
+        if endpoint is not None:
+            applied.append(endpoint)
+        chain = tuple(applied)
+        options = self._made.get(chain)
+        if options is None:
+            merged: dict[str, Any] = {}
+            for overrides in chain:
+                merged.update(overrides.values)
+            options = self._made[chain] = self._base.replace(**merged)
+        return options
+
+
+def idempotent_route(**overrides: Any) -> Callable[[_Endpoint], _Endpoint]:
+    """Options for one endpoint: ``@idempotent_route(required=True, in_flight="wait")``, nearest to the function.
+
+    The endpoint stays what it is: the options are an attribute of it. Functions, async or not, classes and objects
+    with ``__call__`` can have it; what wraps them with `functools.wraps` has it too. Of two decorators on one endpoint
+    the outer one wins.
+
+    Args:
+        **overrides: Fields of `IdempotencyOptions`.
+
+    Raises:
+        InvalidInput: Naming the option, or the endpoint if it takes no attribute.
+    """
+    checked = RouteOverrides(overrides)
+
+    def decorate(endpoint: _Endpoint) -> _Endpoint:
+        inner = overrides_of(endpoint)
+        merged = checked if inner is None else RouteOverrides({**inner.values, **overrides})
+        try:
+            setattr(endpoint, _ATTRIBUTE, merged)
+        except AttributeError:
+            reason = f"{type(endpoint).__name__} takes no attribute; decorate the function that it comes from"
+            raise InvalidInput("endpoint", reason) from None
+        return endpoint
+
+    return decorate
+
+
+def overrides_of(endpoint: Any, method: str | None = None) -> RouteOverrides | None:
+    """What the decorator of an endpoint says; None: it has none.
+
+    Args:
+        endpoint: A function, a method, a partial of one, a class or an object with ``__call__``.
+        method: Of the request. An endpoint with a method of its own for it (``post``, as Starlette's `HTTPEndpoint`
+            has) may be decorated there.
+    """
+    while isinstance(endpoint, partial) and not hasattr(endpoint, _ATTRIBUTE):
+        endpoint = endpoint.func
+    own = getattr(endpoint, method.lower(), None) if method else None
+    called = getattr(type(endpoint), "__call__", None)  # noqa: B004 - it is not asked whether, but what is called
+    for holder in (own, endpoint, called):
+        found = getattr(holder, _ATTRIBUTE, None)
+        if isinstance(found, RouteOverrides):
+            return found
+    return None
