@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from ..errors import InvalidInput
+from .fingerprint import CANONICAL_LIMIT, FingerprintMode
 from .keys import MAX_KEY_LENGTH
 
 _MIB = 1024 * 1024
@@ -74,10 +75,10 @@ class IdempotencyOptions:
     compat_keys: bool = True
     key_length: int = MAX_KEY_LENGTH
     key_pattern: re.Pattern[str] | str | None = None
-    fingerprint: Literal["bytes", "json"] = "bytes"
+    fingerprint: FingerprintMode = "bytes"
     fields: Collection[str] = ()
     ignored_fields: Collection[str] = ()
-    canonical_limit: int = _MIB
+    canonical_limit: int = CANONICAL_LIMIT
     in_flight: Literal["conflict", "wait", "accepted"] = "conflict"
     wait_seconds: float = 10.0
     lease: float = 30.0

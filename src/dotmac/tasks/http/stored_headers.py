@@ -1,4 +1,4 @@
-"""Which headers of a response are stored, and whether the stored body suits another request's Accept-Encoding. Pure."""
+"""Which headers of a response are stored, and which belong to one exchange or one receiver only. Pure."""
 
 from __future__ import annotations
 
@@ -46,52 +46,3 @@ def storable_headers(headers: Iterable[Header], unstored: Iterable[bytes] = ()) 
     return tuple(
         (name, value) for name, value in lowered if name not in left_out and not name.startswith(_NEVER_BY_PREFIX)
     )
-
-
-def acceptable(headers: Iterable[Header], accept_encoding: bytes | None) -> bool:
-    """Whether a client that sends this Accept-Encoding can read a body with these headers.
-
-    Without the header only plain bodies are taken for readable. RFC 9110 allows any coding then; clients that cannot
-    decode are the ones that leave it out.
-
-    Args:
-        headers: Of the stored response.
-        accept_encoding: All lines of the request's header, joined by commas; None: it has none.
-    """
-    codings = content_codings(headers)
-    if not codings:
-        return True
-    weights = _weights(accept_encoding or b"")
-    return all(weights.get(coding, weights.get(b"*", 0.0)) > 0 for coding in codings)
-
-
-def content_codings(headers: Iterable[Header]) -> list[bytes]:
-    """The codings of a body in the order in which they were applied, ``identity`` left out."""
-    named = [
-        token.strip().lower() for name, value in headers if name == b"content-encoding" for token in value.split(b",")
-    ]
-    return [_ALIASES.get(coding, coding) for coding in named if coding not in {b"", b"identity"}]
-
-
-_ALIASES = {b"x-gzip": b"gzip", b"x-compress": b"compress"}
-
-
-def _weights(accept_encoding: bytes) -> dict[bytes, float]:
-    weights: dict[bytes, float] = {}
-    for item in accept_encoding.split(b","):
-        coding, *parameters = (part.strip().lower() for part in item.split(b";"))
-        if coding:
-            weights[_ALIASES.get(coding, coding)] = _weight(parameters)
-    return weights
-
-
-def _weight(parameters: Iterable[bytes]) -> float:
-    """The value of ``q``; a coding whose weight cannot be read is not accepted."""
-    for parameter in parameters:
-        name, _, value = parameter.partition(b"=")
-        if name.strip() == b"q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0.0
-    return 1.0
