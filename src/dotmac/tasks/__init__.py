@@ -12,6 +12,7 @@ from .errors import (
     LockLost,
     LockNotAcquired,
     LockReentered,
+    MiddlewareNotInstalled,
     NonRetryableError,
     NotStarted,
     OperationFailed,
@@ -24,6 +25,19 @@ from .errors import (
     UnknownOperation,
 )
 from .handle import SagaHandle
+from .http.middleware import BackgroundOperationsMiddleware
+from .http.options import IdempotencyOptions
+from .http.requests import (
+    StartedSaga,
+    declare_no_effect,
+    get_idempotency_key,
+    set_operation_result,
+    start_saga_for_request,
+)
+from .http.routes import RouteRule, idempotent_route
+from .http.scope import Identity
+from .http.sealing import FernetCodec
+from .http.setup import add_background_operations_middleware
 from .manager import BackgroundOperationsManager
 from .models import (
     IdempotencyKey,
@@ -47,8 +61,10 @@ from .storage.protocol import StorageProtocol
 __all__ = [
     "AlreadyStarted",
     "BackgroundOperationsManager",
+    "BackgroundOperationsMiddleware",
     "ClaimLost",
     "DotmacTasksError",
+    "FernetCodec",
     "HandlerContext",
     "HeldLock",
     "HeldLocks",
@@ -56,18 +72,22 @@ __all__ = [
     "IdempotencyKey",
     "IdempotencyKeyNotFound",
     "IdempotencyMismatch",
+    "IdempotencyOptions",
+    "Identity",
     "InvalidInput",
     "LockInfo",
     "LockLost",
     "LockNotAcquired",
     "LockReentered",
     "MemoryStorage",
+    "MiddlewareNotInstalled",
     "NonRetryableError",
     "NotStarted",
     "OperationFailed",
     "OperationStatus",
     "OutcomeUnknown",
     "RetryPolicy",
+    "RouteRule",
     "SagaHandle",
     "SagaHistoryEntry",
     "SagaList",
@@ -78,6 +98,7 @@ __all__ = [
     "SagaSummary",
     "SagaWorkflow",
     "Settings",
+    "StartedSaga",
     "StepKind",
     "StorageMisconfigured",
     "StorageProtocol",
@@ -85,4 +106,10 @@ __all__ = [
     "StorageUnavailable",
     "UnknownOperation",
     "__version__",
+    "add_background_operations_middleware",
+    "declare_no_effect",
+    "get_idempotency_key",
+    "idempotent_route",
+    "set_operation_result",
+    "start_saga_for_request",
 ]

@@ -50,6 +50,10 @@ class AlreadyStarted(UsageError):
     """The manager is running already."""
 
 
+class MiddlewareNotInstalled(UsageError):
+    """A helper for HTTP requests was called, but the request did not come through the middleware."""
+
+
 class SagaNotFound(UsageError, LookupError):
     """No saga has this id: it never existed, or its retention is over."""
 

@@ -34,6 +34,7 @@ POINTS = (
     "lock_failed",
     "lock_lost",
     "storage_operation",
+    "http_storage_failed",
 )
 """Everything that is told; ``<point>_hook`` is the name to register a hook under."""
 

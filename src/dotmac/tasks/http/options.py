@@ -56,7 +56,8 @@ class IdempotencyOptions:
         response_limit: Longest response body that is kept; of a longer one the status and headers are.
         unstored_headers: Names of response headers to leave out of replays, besides those that always are.
         release_statuses: Statuses by which the handler says that nothing was done: the key is given back, the next
-            request runs. All other responses of the handler are stored, errors too.
+            request runs. By default those that ask for other credentials, or to come later. All other responses of
+            the handler are stored, errors too.
         on_exception: What a handler's exception means: ``record``, that it may have done something: the error is
             stored; ``release``, that it did nothing: the key is given back.
         on_crash: What is done when the process that ran the handler died: ``unknown``, 409: nobody knows how far it
@@ -86,7 +87,7 @@ class IdempotencyOptions:
     body_limit: int = 64 * _MIB
     response_limit: int = _MIB
     unstored_headers: Collection[str] = ()
-    release_statuses: Collection[int] = frozenset()
+    release_statuses: Collection[int] = frozenset({401, 403, 429})
     on_exception: Literal["record", "release"] = "record"
     on_crash: Literal["unknown", "rerun"] = "unknown"
     on_storage_error: Literal["pass", "reject"] = "pass"

@@ -83,6 +83,11 @@ def key_malformed(reason: str) -> Problem:
     return Problem(400, "key-malformed", "Idempotency key is malformed", reason)
 
 
+def identity_malformed(reason: str) -> Problem:
+    """400: what names the tenant or the user is no name."""
+    return Problem(400, "identity-malformed", "Tenant or user is malformed", reason)
+
+
 def payload_mismatch(header: str) -> Problem:
     """422: the key was used for another request."""
     detail = f"This {header} was used for another request. Choose a new key, or repeat that request as it was."
@@ -102,6 +107,18 @@ def outcome_unknown() -> Problem:
         "effect: look, then send a new request under a new key if need be."
     )
     return Problem(409, "outcome-unknown", "Outcome of the request is unknown", detail)
+
+
+def handler_failed() -> Problem:
+    """500: the handler raised an exception before it answered."""
+    detail = "The first request under this key failed without an answer. Use a new key to try again."
+    return Problem(500, "handler-failed", "Request failed", detail)
+
+
+def saga_forgotten(saga_id: str, status: str) -> Problem:
+    """410: the saga that carried the request out is no longer kept; how it ended is."""
+    detail = "The request was carried out by a saga that is no longer kept. Only how it ended is known."
+    return Problem(410, "saga-forgotten", "Outcome is no longer kept", detail, _saga_members(saga_id, status, None))
 
 
 def claim_lost() -> Problem:

@@ -1,0 +1,87 @@
+"""The one decision about a request under a key: does it reach the app, and if not, what does it get?"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ..errors import EnvironmentFault, StorageUnavailable
+from ..metrics import emit
+from . import problems
+from .asgi import Reply, with_header
+from .duplicates import answer_duplicate
+from .exchange import Exchange
+
+if TYPE_CHECKING:
+    from ..facade.claims import ClaimAnswer, KeyedRequest
+    from .asgi import ASGIApp, Scope
+    from .lifespan import RuntimeLife
+    from .records import RecordBook
+    from .state import RequestState
+
+DEGRADED = (b"idempotency-degraded", b"storage-unavailable")
+"""The header of a response to a request that carried a key and was run without protection."""
+
+_PATIENCE = 5.0  # seconds for the storage to answer; a client that hangs is no better served than one that is refused
+_RETRY_AFTER = 5.0  # seconds
+_log = logging.getLogger(__name__)
+
+
+class Gate:
+    """Asks for the key, and gives the ASGI app that serves the request.
+
+    Args:
+        app: The app inside.
+        life: Of the runtime.
+        owner: Who works here, for people to read.
+    """
+
+    def __init__(self, app: ASGIApp, life: RuntimeLife, *, owner: str) -> None:
+        self._app = app
+        self._life = life
+        self._owner = owner
+
+    async def admit(self, state: RequestState, request: KeyedRequest, book: RecordBook, scope: Scope) -> ASGIApp:
+        """Claim the key.
+
+        Args:
+            state: Of the request; gets the claim.
+            request: What is asked, and under which key.
+            book: Of the record.
+            scope: Of the request.
+        """
+        try:
+            met = await self._ask(state, request)
+        except EnvironmentFault as error:
+            return self._without_storage(state, request, error)
+        if met.outcome == "granted":
+            state.claim = met.claim
+            exchange = Exchange(self._app, state, book)
+            if met.lapsed and state.options.on_crash == "unknown":
+                return await exchange.given_up("the process that carried it out ended")
+            return exchange
+        try:
+            return await answer_duplicate(state, met, book, scope)
+        except EnvironmentFault as error:
+            # It is known to be a repetition, so it cannot be run, with or without protection.
+            _log.error("the stored answer to a request cannot be had: %s", error)
+            return Reply(problems.storage_unavailable(_RETRY_AFTER).messages())
+
+    async def _ask(self, state: RequestState, request: KeyedRequest) -> ClaimAnswer:
+        wait = state.options.wait_seconds if state.options.in_flight == "wait" else 0.0
+        with anyio.move_on_after(_PATIENCE + wait):
+            await self._life.ensure_started()
+            return await state.manager.begin_claim(request, state.work, owner=self._owner, wait=wait)
+        raise StorageUnavailable(f"the storage did not answer within {_PATIENCE:g} s")
+
+    def _without_storage(self, state: RequestState, request: KeyedRequest, error: EnvironmentFault) -> ASGIApp:
+        passed = state.options.on_storage_error == "pass"
+        emit("http_storage_failed", request.operation_type, request.tenant_id, passed=passed, error=str(error))
+        if not passed:
+            _log.warning("a request with an idempotency key is refused, its storage is away: %s", error)
+            return Reply(problems.storage_unavailable(_RETRY_AFTER).messages())
+        _log.warning("a request with an idempotency key runs unprotected, its storage is away: %s", error)
+        state.unprotected = True
+        return with_header(self._app, DEGRADED)

@@ -1,0 +1,103 @@
+"""A request's body, read to its end before anything is decided, and given to the app afterwards as if nothing was.
+
+The fingerprint covers the body, so the body has to be there before the key can be claimed. A small one stays in
+memory; a large one goes to a temporary file, so that memory does not grow with it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from typing import IO
+
+import anyio
+
+from .asgi import ClientGone, Message, Receive
+
+_IN_MEMORY = 262_144  # bytes of a body that stay in memory
+_CHUNK = 262_144
+
+
+class BodyTooLarge(Exception):
+    """The body has more bytes than are allowed. Said to ourselves only: it becomes a 413."""
+
+
+class BufferedBody:
+    """The bytes of one body. Use it as a context manager: a temporary file ends with it."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> BufferedBody:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    async def fill(self, receive: Receive, feed: Callable[[bytes], None], limit: int | None) -> None:
+        """Read the body to its end.
+
+        Args:
+            receive: The server's.
+            feed: Gets every chunk as it comes.
+            limit: Bytes that are allowed; None: any number.
+
+        Raises:
+            BodyTooLarge: There are more.
+            ClientGone: There will not be more.
+        """
+        total = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk = message.get("body", b"")
+            if chunk:
+                total += len(chunk)
+                if limit is not None and total > limit:
+                    raise BodyTooLarge
+                feed(chunk)
+                await self._add(chunk)
+            if not message.get("more_body", False):
+                break
+        if self._file is not None:
+            await self._write_out()
+            await anyio.to_thread.run_sync(self._file.seek, 0)
+
+    async def _add(self, chunk: bytes) -> None:
+        self._parts.append(chunk)
+        self._size += len(chunk)
+        if self._size > _IN_MEMORY:
+            await self._write_out()
+
+    async def _write_out(self) -> None:
+        """Move what has gathered to the file, in one go and in a thread: a disk can be slow."""
+        parts, self._parts, self._size = self._parts, [], 0
+        if self._file is None:
+            self._file = await anyio.to_thread.run_sync(tempfile.TemporaryFile)
+        await anyio.to_thread.run_sync(self._file.writelines, parts)
+
+    def replayed(self, receive: Receive) -> Receive:
+        """A `receive` that gives the body once more, and after it whatever the server has to say.
+
+        Args:
+            receive: The server's; asked once the body was given out.
+        """
+        ended = False
+
+        async def next_message() -> Message:
+            nonlocal ended
+            if ended:
+                return await receive()
+            if self._file is None:
+                ended = True
+                body, self._parts = b"".join(self._parts), []
+                return {"type": "http.request", "body": body, "more_body": False}
+            body = await anyio.to_thread.run_sync(self._file.read, _CHUNK)
+            ended = len(body) < _CHUNK
+            return {"type": "http.request", "body": body, "more_body": not ended}
+
+        return next_message

@@ -1,0 +1,160 @@
+"""One request whose key was granted: the app works under the claim, and how it ended is stored.
+
+What can happen, and what is stored then:
+
+- The app answers: its response, before the client gets the last chunk of it. A status that says that nothing was
+  done, or a handler that declares it, gives the key back instead.
+- The app starts a saga under the key: nothing from here, the record is the saga's from then on.
+- The app raises before it answers: that it failed, or the key is given back, as the route has chosen.
+- The app raises in the midst of its answer, or is cut off (by a cancellation from outside): that nobody knows.
+- The claim is lost: nothing; somebody else has the key. The app is cancelled.
+- The storage is away when the app is done: the client is served, and the ending is written down once the storage is
+  back; if that takes too long, the claim runs out, which counts as a crash.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ..errors import ClaimLost, EnvironmentFault
+from . import problems
+from .asgi import Reply
+from .recorder import Recorder
+
+if TYPE_CHECKING:
+    from .asgi import ASGIApp, Receive, Scope, Send
+    from .records import Ending, RecordBook
+    from .state import RequestState
+
+_PATIENCE = 5.0  # seconds that a client's last chunk waits for a storage that is away
+_LAST_WORD = 1.0  # seconds for the ending of a request that was cut off, when all is being torn down
+_log = logging.getLogger(__name__)
+
+
+class Exchange:
+    """The app for one request under a granted claim; an ASGI app of its own.
+
+    Args:
+        app: The app inside.
+        state: Of the request; has the claim.
+        book: Writes endings down.
+    """
+
+    def __init__(self, app: ASGIApp, state: RequestState, book: RecordBook) -> None:
+        self._app = app
+        self._state = state
+        self._book = book
+        self._late: Ending | None = None
+
+    async def given_up(self, why: str) -> ASGIApp:
+        """Nobody runs the app again: the answer that says so, which repetitions get too."""
+        await self._end_or_leave(self._book.unknown(why), _PATIENCE)
+        return Reply(problems.outcome_unknown().messages())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the app answer; returns once its ending is stored, or cannot be.
+
+        Raises:
+            ClaimLost: The claim could not be kept, and the client has seen a part of the answer.
+            BaseException: What the app raised.
+        """
+        state = self._state
+        recorder = Recorder(receive, send, state.options.response_limit, lambda: self._answered(recorder))
+        try:
+            with state.work.scope:
+                await self._app(_without_shortcuts(scope), recorder.receive, recorder.send)
+        except Exception as error:
+            await self._raised(recorder, error)
+            raise
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._end_or_leave(self._book.unknown("the server cut it off"), _LAST_WORD)
+            raise
+        if state.work.scope.cancelled_caught:
+            await self._lost(recorder, scope, receive, send)
+        elif not recorder.complete:
+            await self._raised(recorder, None)
+        if self._late is not None:
+            await self._end_or_leave(self._late, state.options.lease)
+
+    async def _answered(self, recorder: Recorder) -> None:
+        """The app's work is done; its last chunk waits for us."""
+        state = self._state
+        if state.claim is None:  # a saga has the key
+            return
+        state.work.unbind()
+        with anyio.CancelScope(shield=True):
+            if state.no_effect or recorder.status in state.options.release_statuses:
+                await self._give_back()
+                return
+            ending = self._book.answered(recorder, state.result)
+            if not await self._end(ending, _PATIENCE):
+                self._late = ending
+
+    async def _raised(self, recorder: Recorder, error: Exception | None) -> None:
+        """The app raised, or returned without an answer (None)."""
+        state = self._state
+        if state.claim is None:
+            return
+        state.work.unbind()
+        with anyio.CancelScope(shield=True):
+            if recorder.started:
+                ending = self._book.unknown("the handler broke off in the midst of its answer")
+                await self._end_or_leave(ending, _PATIENCE)
+            elif state.saga_missed or state.options.on_exception == "release":
+                # A saga that was stored all the same has the key, and giving it back changes nothing then.
+                await self._give_back()
+            else:
+                await self._end_or_leave(self._book.failed(error), _PATIENCE)
+
+    async def _lost(self, recorder: Recorder, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._leave()
+        told = "the claim on a request's idempotency key could not be kept, so its handler was cancelled"
+        _log.warning(told)
+        if recorder.started:
+            raise ClaimLost(told)
+        await Reply(problems.claim_lost().messages())(scope, receive, send)
+
+    async def _give_back(self) -> None:
+        claim, self._state.claim = self._state.claim, None
+        if claim is not None:
+            await self._state.manager.abandon_claim(claim)
+
+    async def _leave(self) -> None:
+        claim, self._state.claim = self._state.claim, None
+        if claim is not None:
+            await self._state.manager.leave_claim(claim)
+
+    async def _end_or_leave(self, ending: Ending, patience: float) -> None:
+        """Write the ending down, or let the claim run out: then it counts as a crash, which is the truth."""
+        if not await self._end(ending, patience):
+            await self._leave()
+
+    async def _end(self, ending: Ending, patience: float) -> bool:
+        """Write the ending down; whether that is settled (or needs no settling)."""
+        claim = self._state.claim
+        if claim is None:
+            return True
+        try:
+            await self._state.manager.finish_claim(claim, ending.record, ending.error, patience=patience)
+        except ClaimLost as error:
+            _log.warning("a request ended after its claim was lost, so its ending is not stored: %s", error)
+        except EnvironmentFault as error:
+            _log.error("the ending of a request is not stored: %s", error)
+            return False
+        self._state.claim = None
+        return True
+
+
+def _without_shortcuts(scope: Scope) -> Scope:
+    """The scope without extensions that would send a response past us, unrecorded."""
+    extensions = scope.get("extensions")
+    if extensions and not _SHORTCUTS.isdisjoint(extensions):
+        scope["extensions"] = {name: value for name, value in extensions.items() if name not in _SHORTCUTS}
+    return scope
+
+
+_SHORTCUTS = frozenset({"http.response.pathsend", "http.response.zerocopysend", "http.response.trailers"})

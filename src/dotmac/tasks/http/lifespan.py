@@ -1,0 +1,105 @@
+"""The runtime's life inside an app: it starts before the app does, and ends after it.
+
+A host that sends no lifespan gets the runtime at its first request. One that the app runs itself (started before, or
+in a lifespan of its own) is left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ..errors import DotmacTasksError
+
+if TYPE_CHECKING:
+    from ..manager import BackgroundOperationsManager
+    from .asgi import ASGIApp, Message, Receive, Scope, Send
+
+_ENDINGS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
+_log = logging.getLogger(__name__)
+
+
+class RuntimeLife:
+    """Starts and stops a manager for an app.
+
+    Args:
+        manager: Whose runtime it is.
+    """
+
+    def __init__(self, manager: BackgroundOperationsManager) -> None:
+        self._manager = manager
+        self._starting: anyio.Event | None = None
+
+    async def ensure_started(self) -> None:
+        """Start the runtime unless it runs; those who ask meanwhile wait for the one start.
+
+        Raises:
+            EnvironmentFault: The storage cannot be used. The next one who asks tries again.
+        """
+        while not self._manager.is_running:
+            if self._starting is not None:
+                await self._starting.wait()
+                continue
+            self._starting = started = anyio.Event()
+            try:
+                await self._manager.start()
+            finally:
+                self._starting = None
+                started.set()
+
+    async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app's lifespan inside the runtime's."""
+        span = _Lifespan(self._manager, receive, send)
+        try:
+            await app(scope, span.receive, span.send)
+        except BaseException as error:
+            if error is not span.failed:  # that one was told to the server already, as the protocol has it
+                raise
+        finally:
+            with anyio.CancelScope(shield=True):
+                await span.stop()
+
+
+class _Lifespan:
+    """The messages between a server and an app, with the runtime's start and stop in their places."""
+
+    def __init__(self, manager: BackgroundOperationsManager, receive: Receive, send: Send) -> None:
+        self._manager = manager
+        self._receive = receive
+        self._send = send
+        self._started_here = False
+        self.failed: Exception | None = None
+
+    async def receive(self) -> Message:
+        """The server's next message; the runtime is started before the app hears of the startup."""
+        message = await self._receive()
+        if message["type"] == "lifespan.startup" and not self._manager.is_running:
+            await self._start()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """The app's message; the runtime is stopped before the server hears that the app has ended."""
+        if message["type"] in _ENDINGS:
+            await self.stop()
+        if self.failed is None:  # the server has its answer already
+            await self._send(message)
+
+    async def _start(self) -> None:
+        try:
+            await self._manager.start()
+        except DotmacTasksError as error:
+            self.failed = error
+            _log.critical("the runtime could not be started: %s", error)
+            told = "".join(traceback.format_exception_only(error)).strip()
+            await self._send({"type": "lifespan.startup.failed", "message": told})
+            raise
+        self._started_here = True
+
+    async def stop(self) -> None:
+        """Stop the runtime, if it was started here."""
+        if self._started_here:
+            self._started_here = False
+            await self._manager.stop()

@@ -1,0 +1,96 @@
+"""Stands between an app and its server while the app works under a claim: passes everything on, and remembers it.
+
+Chunks go to the client as they come. Only the last one waits, until the ending is stored: a client that has seen the
+whole response can rely on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from .asgi import Headers, Message, Receive, Send
+
+
+class Recorder:
+    """One response on its way.
+
+    Attributes:
+        status: Once it has begun.
+        headers: As the app sent them.
+        body: What was kept of it.
+        kept: Whether that is all of it.
+        complete: Whether the app has sent its last chunk.
+    """
+
+    def __init__(self, receive: Receive, send: Send, limit: int, on_last: Callable[[], Awaitable[None]]) -> None:
+        self._receive = receive
+        self._send = send
+        self._limit = limit
+        self._on_last = on_last
+        self._client_gone = False
+        self._completed = anyio.Event()
+        self._endless = False
+        self._size = 0
+        self._parts: list[bytes] = []
+        self.status: int | None = None
+        self.headers: Headers = []
+        self.kept = True
+        self.complete = False
+
+    @property
+    def started(self) -> bool:
+        """Whether the client may have seen something of a response."""
+        return self.status is not None
+
+    @property
+    def body(self) -> bytes:
+        """What was kept of the body."""
+        return b"".join(self._parts)
+
+    async def receive(self) -> Message:
+        """The server's next message. That the client hung up is not told to an app in the midst of its response.
+
+        It would stop half-way, and the retry would find half an operation; so it goes on to the end.
+        """
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and self.started and not self._endless:
+            await self._completed.wait()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Takes the app's next message."""
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.status = message["status"]
+            self.headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
+            if any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in self.headers):
+                self._endless = True  # ends when the client goes, and must hear of that
+                self._keep_nothing()
+        elif kind == "http.response.body":
+            self._keep(message.get("body", b""))
+            if not message.get("more_body", False):
+                await self._on_last()
+                self.complete = True
+                self._completed.set()
+        await self._forward(message)
+
+    def _keep(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size > self._limit:
+            self._keep_nothing()
+        elif self.kept and chunk:
+            self._parts.append(chunk)
+
+    def _keep_nothing(self) -> None:
+        self.kept = False
+        self._parts.clear()
+
+    async def _forward(self, message: Message) -> None:
+        if self._client_gone:
+            return
+        try:
+            await self._send(message)
+        except OSError:  # how a server says that nobody listens any more; the work goes on, for the retry to find
+            self._client_gone = True

@@ -1,0 +1,103 @@
+"""What the middleware knows of a request, kept in its scope for the handler's helpers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ..errors import MiddlewareNotInstalled
+
+if TYPE_CHECKING:
+    from ..manager import BackgroundOperationsManager
+    from ..runtime.request_claims import RequestClaim
+    from .asgi import Scope
+    from .options import IdempotencyOptions
+    from .scope import Identity
+
+_STATE = "dotmac.tasks"
+
+
+class Work:
+    """The app's work under a claim: a cancel scope that ends when the claim cannot be kept (see `ClaimKeptBy`)."""
+
+    def __init__(self) -> None:
+        self.scope = anyio.CancelScope()
+        self._bound = True
+
+    def granted_for(self, seconds: float) -> None:
+        """See `ClaimKeptBy`."""
+        if self._bound:
+            self.scope.deadline = anyio.current_time() + seconds
+
+    def lose(self) -> None:
+        """See `ClaimKeptBy`."""
+        if self._bound:
+            self.scope.cancel()
+
+    def unbind(self) -> None:
+        """The work goes on without the claim: it is done and only has to be written down, or a saga has the key."""
+        self._bound = False
+        self.scope.deadline = float("inf")
+
+
+@dataclass(slots=True)
+class RequestState:
+    """One request.
+
+    Attributes:
+        manager: Whose runtime the app's requests are bridged into.
+        options: Of this request.
+        header: The name of the field that carries keys.
+        key: The idempotency key it carries; None: none, or not looked at (an exempt path, a safe method).
+        identity: Whose request it is, once that is known.
+        record_key: Of the record that the key stands for; None: no claim was asked for.
+        work: What is cancelled when the claim is lost.
+        claim: While it is held and not ended; None: this request runs without protection, or its ending is settled.
+        unprotected: Whether the request carries a key, but the storage could not be asked.
+        result: JSON that the handler wants to be kept with the record.
+        no_effect: Whether the handler declared that nothing was done, so that the key is free again.
+        saga_id: The saga that was started under the key; it owns the record then.
+        saga_missed: Whether a saga could not be started for want of a storage.
+    """
+
+    manager: BackgroundOperationsManager
+    options: IdempotencyOptions
+    header: str
+    key: str | None = None
+    identity: Identity | None = None
+    record_key: str | None = None
+    work: Work = field(default_factory=Work)
+    claim: RequestClaim | None = None
+    unprotected: bool = False
+    result: bytes | None = None
+    no_effect: bool = False
+    saga_id: str | None = None
+    saga_missed: bool = False
+
+
+def keep_state(scope: Scope, state: RequestState) -> None:
+    """Make the state known to the handler."""
+    scope[_STATE] = state
+
+
+def state_of(scope: Scope) -> RequestState:
+    """The state of the request with this scope.
+
+    Raises:
+        MiddlewareNotInstalled: There is none.
+    """
+    state = scope.get(_STATE)
+    if not isinstance(state, RequestState):
+        raise MiddlewareNotInstalled(
+            "this request did not come through BackgroundOperationsMiddleware; add it with "
+            "add_background_operations_middleware(app)"
+        )
+    return state
+
+
+def is_handled(scope: Scope) -> bool:
+    """Whether a middleware further out has dealt with the request's key: two of them do not claim twice."""
+    state = scope.get(_STATE)
+    return isinstance(state, RequestState) and (state.record_key is not None or state.unprotected)
