@@ -18,7 +18,6 @@ from ..idempotency import check_name
 from .netstrings import netstrings
 
 _CREDENTIALS = (b"authorization", b"x-api-key")
-_COOKIE = b"cookie"
 _SOURCES = {"tenant_id": b"x-tenant-id", "user_id": b"x-user-id"}
 _VERSION = b"dotmac-http-1"
 
@@ -61,10 +60,10 @@ def default_identity(scope: Mapping[str, Any]) -> Identity:
 def credentials_digest(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """A digest of what a request proves its sender with; None: it brings nothing.
 
-    That is the ``Authorization`` header and the ``X-API-Key`` header, or the cookies of a request with neither.
+    That is the ``Authorization`` header and the ``X-API-Key`` header. Cookies do not count: a site changes them between
+    a request and its repetition (a session that is renewed, a counter), which would then be carried out twice.
     """
-    lines = list(headers)
-    proofs = [line for line in lines if line[0] in _CREDENTIALS] or [line for line in lines if line[0] == _COOKIE]
+    proofs = [line for line in headers if line[0] in _CREDENTIALS]
     if not proofs:
         return None
     return sha256(netstrings(part for line in proofs for part in line)).hexdigest()
