@@ -79,10 +79,8 @@ async def _furnished(storage: MemoryStorage) -> None:
 
 
 def _contents(storage: MemoryStorage) -> dict[str, Any]:
-    kept = vars(storage).items()
-    return {
-        name: copy.deepcopy(value) for name, value in kept if name not in ("observer", "_watches", "_anchor", "_latest")
-    }
+    besides = ("observer", "_watches", "_anchor", "_latest", "_verbs")
+    return {name: copy.deepcopy(value) for name, value in vars(storage).items() if name not in besides}
 
 
 @pytest.mark.parametrize("verb", VERBS)
