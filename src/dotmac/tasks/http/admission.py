@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ..errors import EnvironmentFault, StorageUnavailable
+from ..errors import DotmacTasksError, EnvironmentFault, NotStarted, StorageUnavailable
 from ..metrics import emit
 from . import problems
 from .asgi import Reply, with_header
@@ -54,7 +54,7 @@ class Gate:
         """
         try:
             met = await self._ask(state, request)
-        except EnvironmentFault as error:
+        except (EnvironmentFault, NotStarted) as error:  # not started: stopped in the moment in which we asked
             return self._without_storage(state, request, error)
         if met.outcome == "granted":
             state.claim = met.claim
@@ -76,7 +76,7 @@ class Gate:
             return await state.manager.begin_claim(request, state.work, owner=self._owner, wait=wait)
         raise StorageUnavailable(f"the storage did not answer within {_PATIENCE:g} s")
 
-    def _without_storage(self, state: RequestState, request: KeyedRequest, error: EnvironmentFault) -> ASGIApp:
+    def _without_storage(self, state: RequestState, request: KeyedRequest, error: DotmacTasksError) -> ASGIApp:
         passed = state.options.on_storage_error == "pass"
         emit("http_storage_failed", request.operation_type, request.tenant_id, passed=passed, error=str(error))
         if not passed:

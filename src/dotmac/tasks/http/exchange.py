@@ -15,11 +15,12 @@ What can happen, and what is stored then:
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
 
-from ..errors import ClaimLost, EnvironmentFault
+from ..errors import ClaimLost, EnvironmentFault, NotStarted
 from . import problems
 from .asgi import Reply
 from .recorder import Recorder
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 5.0  # seconds that a client's last chunk waits for a storage that is away
 _LAST_WORD = 1.0  # seconds for the ending of a request that was cut off, when all is being torn down
+_AWAY = (EnvironmentFault, NotStarted)  # not started: the manager was stopped under an app that is still at work
 _log = logging.getLogger(__name__)
 
 
@@ -121,12 +123,14 @@ class Exchange:
     async def _give_back(self) -> None:
         claim, self._state.claim = self._state.claim, None
         if claim is not None:
-            await self._state.manager.abandon_claim(claim)
+            with suppress(NotStarted):  # then its lease ends by itself
+                await self._state.manager.abandon_claim(claim)
 
     async def _leave(self) -> None:
         claim, self._state.claim = self._state.claim, None
         if claim is not None:
-            await self._state.manager.leave_claim(claim)
+            with suppress(NotStarted):  # then nobody keeps it alive any more
+                await self._state.manager.leave_claim(claim)
 
     async def _end_or_leave(self, ending: Ending, patience: float) -> None:
         """Write the ending down, or let the claim run out: then it counts as a crash, which is the truth."""
@@ -138,15 +142,18 @@ class Exchange:
         claim = self._state.claim
         if claim is None:
             return True
-        try:
-            await self._state.manager.finish_claim(claim, ending.record, ending.error, patience=patience)
-        except ClaimLost as error:
-            _log.warning("a request ended after its claim was lost, so its ending is not stored: %s", error)
-        except EnvironmentFault as error:
-            _log.error("the ending of a request is not stored: %s", error)
-            return False
-        self._state.claim = None
-        return True
+        with anyio.move_on_after(patience + _LAST_WORD):
+            try:
+                await self._state.manager.finish_claim(claim, ending.record, ending.error, patience=patience)
+            except ClaimLost as error:
+                _log.warning("a request ended after its claim was lost, so its ending is not stored: %s", error)
+            except _AWAY as error:
+                _log.error("the ending of a request is not stored: %s", error)
+                return False
+            self._state.claim = None
+            return True
+        _log.error("the ending of a request is not stored: the storage does not answer")
+        return False
 
 
 def _without_shortcuts(scope: Scope) -> Scope:

@@ -10,6 +10,7 @@ import inspect
 import os
 import socket
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import BadIdempotencyKey, InvalidInput
@@ -98,14 +99,16 @@ class BackgroundOperationsMiddleware:
         method: str = scope["method"]
         endpoint = UNKNOWN if method in _SAFE else find_endpoint(scope)
         options = self._routes.options(method, full_path(scope), overrides_of(endpoint.function, method))
-        state = RequestState(self.manager, options, self._header)
+        state = RequestState(self.manager, options, self._header, partial(self._identify, scope, endpoint))
         keep_state(scope, state)
         inside = self.app
         if method in options.methods and method not in _SAFE and not (options.exempt or self._is_exempt(scope)):
             try:
                 state.key = self._key_of(scope, options)
                 if state.key is not None:
-                    state.identity = await self._identify(scope, endpoint)
+                    state.identity = await state.identify()
+            except InvalidInput as error:
+                inside = Reply(problems.identity_malformed(str(error)).messages())
             except _Refusal as refusal:
                 inside = Reply(refusal.problem.messages())
         if state.identity is None:
@@ -167,16 +170,13 @@ class BackgroundOperationsMiddleware:
     async def _identify(self, scope: Scope, endpoint: Endpoint) -> Identity:
         # The router that knows the path's parameters comes after us.
         seen = {**scope, "path_params": {**endpoint.parameters, **scope.get("path_params", {})}}
-        try:
-            identity = self._identity(seen)
-            if inspect.isawaitable(identity):
-                identity = await identity
-        except InvalidInput as error:
-            raise _Refusal(problems.identity_malformed(str(error))) from error
+        identity = self._identity(seen)
+        if inspect.isawaitable(identity):
+            identity = await identity
         if identity is None:
             return Identity()
         if not isinstance(identity, Identity):
-            raise InvalidInput("identity", f"must give an Identity or None, not {type(identity).__name__}")
+            raise TypeError(f"identity must give an Identity or None, not a {type(identity).__name__}")
         return identity
 
 

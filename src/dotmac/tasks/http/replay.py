@@ -140,8 +140,9 @@ def replay_messages(
 ) -> list[dict[str, Any]]:
     """The ASGI messages that send a stored response again.
 
-    Where the body was not kept, a problem document under the first status says so: the request was carried out, and
-    the client learns how it ended and what it cannot have.
+    Where the body was not kept, the result that the handler set takes its place, as JSON. Without one a problem
+    document under the first status says so: the request was carried out, and the client learns how it ended and what
+    it cannot have.
 
     Args:
         stored: The response.
@@ -151,8 +152,9 @@ def replay_messages(
     headers, body = list(stored.headers), stored.body
     if body is None:
         headers = [header for header in headers if header[0] not in _OF_THE_BODY]
-        headers.append((b"content-type", PROBLEM_JSON))
-        body = _not_kept(stored.status)
+        set_by_handler = stored.result is not None
+        headers.append((b"content-type", b"application/json" if set_by_handler else PROBLEM_JSON))
+        body = encode(stored.result) if set_by_handler else _not_kept(stored.status)
     if not is_bodyless(stored.status) and not (head and not body):
         headers.append((b"content-length", b"%d" % len(body)))
     headers.extend(extra_headers)

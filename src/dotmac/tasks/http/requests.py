@@ -126,7 +126,9 @@ async def start_saga_for_request(  # noqa: PLR0913 - independent options, all by
     state = state_of(scope)
     if state.saga_id is not None:
         raise UsageError(f"saga {state.saga_id} was started for this request already; one saga can be its answer")
-    tenant = tenant_id if tenant_id is not None else state.identity and state.identity.tenant_id
+    tenant = tenant_id
+    if tenant is None:
+        tenant = (state.identity or await state.identify()).tenant_id
     if not tenant:
         raise InvalidInput("tenant_id", "the request names no tenant (X-Tenant-ID, or `identity`), so it must be given")
     fields: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -50,8 +51,9 @@ class RequestState:
         manager: Whose runtime the app's requests are bridged into.
         options: Of this request.
         header: The name of the field that carries keys.
+        identify: Says whose request it is.
         key: The idempotency key it carries; None: none, or not looked at (an exempt path, a safe method).
-        identity: Whose request it is, once that is known.
+        identity: Whose request it is; None: not asked.
         record_key: Of the record that the key stands for; None: no claim was asked for.
         work: What is cancelled when the claim is lost.
         claim: While it is held and not ended; None: this request runs without protection, or its ending is settled.
@@ -65,6 +67,7 @@ class RequestState:
     manager: BackgroundOperationsManager
     options: IdempotencyOptions
     header: str
+    identify: Callable[[], Awaitable[Identity]]
     key: str | None = None
     identity: Identity | None = None
     record_key: str | None = None
