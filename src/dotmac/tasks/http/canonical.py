@@ -29,7 +29,7 @@ class _Number(str):
 
 
 def canonical_json(text: bytes, *, chosen: Sequence[str] = (), ignored: Sequence[str] = ()) -> bytes:
-    """The canonical form of a JSON text.
+    """The canonical form of a JSON text, which is JSON too.
 
     Args:
         text: UTF-8, as RFC 8259 has it; a byte order mark does not matter.
@@ -46,9 +46,7 @@ def canonical_json(text: bytes, *, chosen: Sequence[str] = (), ignored: Sequence
         value = value if projected is _NOTHING else projected
     if ignored:
         value = _without(value, [tuple(path.split(".")) for path in ignored])
-    parts: list[str] = []
-    _write(value, parts)
-    return "".join(parts).encode("ascii")
+    return _written(value).encode("ascii")
 
 
 def _parsed(text: bytes) -> Any:
@@ -141,23 +139,13 @@ def _below(name: str, paths: list[_Path]) -> list[_Path]:
     return [path[1:] for path in paths if path[:1] == (name,)]
 
 
-def _write(value: Any, parts: list[str]) -> None:
+def _written(value: Any) -> str:
     if isinstance(value, _Number):
-        parts.append(value)
-    elif isinstance(value, str):
-        parts.append(_quoted(value))
-    elif isinstance(value, dict):
-        parts.append("{")
-        for name in sorted(value):
-            parts.extend((_quoted(name), ":"))
-            _write(value[name], parts)
-            parts.append(",")
-        parts.append("}")
-    elif isinstance(value, list):
-        parts.append("[")
-        for item in value:
-            _write(item, parts)
-            parts.append(",")
-        parts.append("]")
-    else:
-        parts.append(json.dumps(value))
+        return value
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{_quoted(name)}:{_written(value[name])}" for name in sorted(value)) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_written, value)) + "]"
+    return json.dumps(value)

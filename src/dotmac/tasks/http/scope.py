@@ -107,16 +107,15 @@ def full_path(scope: Mapping[str, Any]) -> str:
 
 def _named(name: str, scope: Mapping[str, Any]) -> str | None:
     values = [value for header, value in scope.get("headers", ()) if header == _SOURCES[name]]
-    header = _SOURCES[name].decode().title()
     if len(values) > 1:
-        raise InvalidInput(header, f"must be sent once, not {len(values)} times")
-    state = scope.get("state")
-    found = state.get(name) if isinstance(state, Mapping) else getattr(state, name, None)
-    if found in {None, ""} and values:
-        found = values[0].decode("latin-1").strip()
-    if found in {None, ""}:
-        found = (scope.get("path_params") or {}).get(name)
-    return None if found in {None, ""} else _text(name, found)
+        raise InvalidInput(_SOURCES[name].decode().title(), f"must be sent once, not {len(values)} times")
+    state, path_params = scope.get("state"), scope.get("path_params") or {}
+    places = (
+        state.get(name) if isinstance(state, Mapping) else getattr(state, name, None),
+        values[0].decode("latin-1").strip() if values else None,
+        path_params.get(name),
+    )
+    return next((_text(name, found) for found in places if found is not None and found != ""), None)
 
 
 def _text(name: str, value: Any) -> str:

@@ -71,7 +71,7 @@ class FernetCodec:
         if self._accept_plain and sealed[:1] == b"{":
             return sealed
         try:
-            opened = self._fernet.decrypt(msgspec.json.decode(sealed, type=str))
+            opened = self._fernet.decrypt(msgspec.json.decode(sealed, type=str).encode())
         except msgspec.DecodeError as error:
             raise UnsealFailed("the stored response is not sealed; see FernetCodec(accept_plain=True)") from error
         except InvalidToken as error:
