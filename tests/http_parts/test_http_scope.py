@@ -118,8 +118,9 @@ def test_credentials_are_told_apart_without_being_readable() -> None:
     assert digest(("authorization", "a"), ("x-api-key", "b")) != digest(("authorization", "a"))
 
 
-def test_cookies_count_where_there_is_nothing_else() -> None:
-    assert digest(("cookie", "session=1")) not in {None, digest(("cookie", "session=2"))}
+def test_cookies_tell_nobody_apart() -> None:
+    """A site changes them between a request and its repetition, which would then be carried out twice."""
+    assert digest(("cookie", "session=1")) is None
     assert digest(("cookie", "session=1"), ("authorization", "a")) == digest(("authorization", "a"))
 
 

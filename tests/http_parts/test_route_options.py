@@ -23,7 +23,7 @@ def test_the_defaults_are_safe() -> None:
     assert DEFAULTS.on_exception == "record"
     assert DEFAULTS.on_crash == "unknown"
     assert DEFAULTS.on_storage_error == "pass"
-    assert DEFAULTS.release_statuses == frozenset()
+    assert DEFAULTS.release_statuses == {401, 403, 429}  # nothing but: 5xx may have done something
 
 
 @pytest.mark.parametrize(
