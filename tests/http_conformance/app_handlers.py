@@ -196,24 +196,25 @@ async def saga(request: Request) -> Response:
     return response
 
 
-async def waits_for_disconnect(scope: Scope, receive: Receive, send: Send) -> None:
+class WaitsForDisconnect:
     """An ASGI app of its own: reads on after the body, until the client goes."""
-    name = dict(scope["headers"])[b"x-effect"].decode()
-    note(name, "ran")
-    while (message := await receive())["type"] != "http.disconnect":
-        note(name, f"body {len(message.get('body', b''))}")
-    note(name, "disconnected")
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"done"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = dict(scope["headers"])[b"x-effect"].decode()
+        note(name, "ran")
+        while (message := await receive())["type"] != "http.disconnect":
+            note(name, f"body {len(message.get('body', b''))}")
+        note(name, "disconnected")
 
 
-async def shortcuts(scope: Scope, receive: Receive, send: Send) -> None:
+class Shortcuts:
     """Says which ways around a plain response are offered to it."""
-    name = dict(scope["headers"])[b"x-effect"].decode()
-    note(name, "ran")
-    content = json.dumps(sorted(scope.get("extensions") or {})).encode()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
-    await send({"type": "http.response.body", "body": content})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        note(dict(scope["headers"])[b"x-effect"].decode(), "ran")
+        content = json.dumps(sorted(scope.get("extensions") or {})).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": content})
 
 
 async def ready(request: Request) -> Response:
@@ -306,8 +307,8 @@ ROUTES = [
     _post("/saga", saga),
     _post("/saga/briefly", saga, saga_wait=0.1, saga_location="/sagas/{saga_id}"),
     _post("/stored-or-nothing", effect, on_storage_error="reject"),
-    Mount("/waits-for-disconnect", app=waits_for_disconnect),
-    Mount("/shortcuts", app=shortcuts),
+    Route("/waits-for-disconnect", WaitsForDisconnect(), methods=["POST"]),
+    Route("/shortcuts", Shortcuts(), methods=["POST"]),
     Mount("/mounted", routes=[_post("/effect", effect), _post("/required", effect, required=True)]),
     Mount("/ruled", routes=[_post("/effect", effect)]),
 ]

@@ -12,10 +12,12 @@ from typing import IO
 
 import anyio
 
-from .asgi import ClientGone, Message, Receive
+from .asgi import ClientGone, Message, Receive, Reply, Scope, Send, header_values
 
 _IN_MEMORY = 262_144  # bytes of a body that stay in memory
 _CHUNK = 262_144
+_DRAINED = 1_048_576  # bytes of a body that are read only to be thrown away
+_DRAIN_SECONDS = 2.0
 
 
 class BodyTooLarge(Exception):
@@ -58,6 +60,8 @@ class BufferedBody:
             if chunk:
                 total += len(chunk)
                 if limit is not None and total > limit:
+                    if message.get("more_body", False):
+                        await _drain(receive)
                     raise BodyTooLarge
                 feed(chunk)
                 await self._add(chunk)
@@ -101,3 +105,28 @@ class BufferedBody:
             return {"type": "http.request", "body": body, "more_body": not ended}
 
         return next_message
+
+
+class Refusal(Reply):
+    """A response to a request whose body nobody has read.
+
+    Some of it is read first, and thrown away. A server can go on with a connection only behind the request, and
+    Hypercorn ends an HTTP/2 connection, with all that goes on in it, when a body goes on behind the response to it.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, unless the client waits for it before it sends its body."""
+        if not header_values(scope, b"expect"):
+            await _drain(receive)
+        await super().__call__(scope, receive, send)
+
+
+async def _drain(receive: Receive) -> None:
+    """Read the rest of a body, as far as that is cheaper than a new connection."""
+    left = _DRAINED
+    with anyio.move_on_after(_DRAIN_SECONDS):
+        while left > 0:
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if not message.get("more_body", False):  # its end, or the client's
+                return

@@ -18,7 +18,7 @@ from ..facade.claims import KeyedRequest
 from . import problems
 from .admission import Gate
 from .asgi import ClientGone, Reply, header_values, route_path
-from .body import BodyTooLarge, BufferedBody
+from .body import BodyTooLarge, BufferedBody, Refusal
 from .endpoints import UNKNOWN, find_endpoint
 from .fingerprint import Fingerprint, RequestHead
 from .keys import parse_idempotency_key
@@ -109,8 +109,8 @@ class BackgroundOperationsMiddleware:
                     state.identity = await state.identify()
             except InvalidInput as error:
                 inside = Reply(problems.identity_malformed(str(error)).messages())
-            except _Refusal as refusal:
-                inside = Reply(refusal.problem.messages())
+            except _Refused as refused:
+                inside = Refusal(refused.problem.messages())
         if state.identity is None:
             await inside(scope, receive, send)
         else:
@@ -154,7 +154,7 @@ class BackgroundOperationsMiddleware:
         lines = header_values(scope, self._header.lower().encode())
         if not lines:
             if options.required:
-                raise _Refusal(problems.key_missing(self._header))
+                raise _Refused(problems.key_missing(self._header))
             return None
         try:
             return parse_idempotency_key(
@@ -165,7 +165,7 @@ class BackgroundOperationsMiddleware:
                 header=self._header,
             )
         except BadIdempotencyKey as error:
-            raise _Refusal(problems.key_malformed(str(error))) from error
+            raise _Refused(problems.key_malformed(str(error))) from error
 
     async def _identify(self, scope: Scope, endpoint: Endpoint) -> Identity:
         # The router that knows the path's parameters comes after us.
@@ -180,7 +180,7 @@ class BackgroundOperationsMiddleware:
         return identity
 
 
-class _Refusal(Exception):
+class _Refused(Exception):
     """The request cannot be dealt with as it is."""
 
     def __init__(self, problem: Problem) -> None:
