@@ -12,6 +12,11 @@ from docs.documents import ROOT
 PRINTS = {
     "fenced_counter.py": ["awake: wrote 1", "sleeper: refused, ", "the counter is 1"],
     "fenced_redis.py": ["50 tasks counted to 50", "a write under an old fence is carried out: False"],
+    "http_saga.py": [
+        "5 requests, 1 charge, 4 repetitions",
+        "everybody got {'charge': {'charge': 'ch_1'}}: True",
+        "another amount under that key: 422",
+    ],
     "idempotent_charge.py": ["10 callers, 1 charge", "everybody got {'charge': 1, 'cents': 4200}: True", "refused: "],
     "onboarding.py": [
         "created user testuser",
