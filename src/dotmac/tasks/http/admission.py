@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DEGRADED = (b"idempotency-degraded", b"storage-unavailable")
 """The header of a response to a request that carried a key and was run without protection."""
 
-_PATIENCE = 5.0  # seconds for the storage to answer; a client that hangs is no better served than one that is refused
+_PATIENCE = 5.0  # seconds for a start; a client that hangs is no better served than one that is refused
 _RETRY_AFTER = 5.0  # seconds
 _log = logging.getLogger(__name__)
 
@@ -70,11 +70,14 @@ class Gate:
             return Reply(problems.storage_unavailable(_RETRY_AFTER).messages())
 
     async def _ask(self, state: RequestState, request: KeyedRequest) -> ClaimAnswer:
+        manager = state.manager
         wait = state.options.wait_seconds if state.options.in_flight == "wait" else 0.0
-        with anyio.move_on_after(_PATIENCE + wait):
-            await self._life.ensure_started()
-            return await state.manager.begin_claim(request, state.work, owner=self._owner, wait=wait)
-        raise StorageUnavailable(f"the storage did not answer within {_PATIENCE:g} s")
+        if not manager.is_running:
+            with anyio.move_on_after(_PATIENCE):
+                await self._life.ensure_started()
+            if not manager.is_running:
+                raise StorageUnavailable(f"the runtime could not be started within {_PATIENCE:g} s")
+        return await manager.begin_claim(request, state.work, owner=self._owner, wait=wait)
 
     def _without_storage(self, state: RequestState, request: KeyedRequest, error: DotmacTasksError) -> ASGIApp:
         passed = state.options.on_storage_error == "pass"

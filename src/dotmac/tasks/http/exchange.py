@@ -72,15 +72,14 @@ class Exchange:
             await self._raised(recorder, error)
             raise
         except BaseException:
-            with anyio.CancelScope(shield=True):
-                await self._end_or_leave(self._book.unknown("the server cut it off"), _LAST_WORD)
+            await self._end_or_leave(self._book.unknown("the server cut it off"), _LAST_WORD)
             raise
         if state.work.scope.cancelled_caught:
             await self._lost(recorder, scope, receive, send)
         elif not recorder.complete:
             await self._raised(recorder, None)
         if self._late is not None:
-            await self._end_or_leave(self._late, state.options.lease)
+            await self._end_or_leave(self._late, state.options.lease, shield=False)
 
     async def _answered(self, recorder: Recorder) -> None:
         """The app's work is done; its last chunk waits for us."""
@@ -88,13 +87,12 @@ class Exchange:
         if state.claim is None:  # a saga has the key
             return
         state.work.unbind()
-        with anyio.CancelScope(shield=True):
-            if state.no_effect or recorder.status in state.options.release_statuses:
-                await self._give_back()
-                return
-            ending = self._book.answered(recorder, state.result)
-            if not await self._end(ending, _PATIENCE):
-                self._late = ending
+        if state.no_effect or recorder.status in state.options.release_statuses:
+            await self._give_back()
+            return
+        ending = self._book.answered(recorder, state.result)
+        if not await self._end(ending, _PATIENCE):
+            self._late = ending
 
     async def _raised(self, recorder: Recorder, error: Exception | None) -> None:
         """The app raised, or returned without an answer (None)."""
@@ -102,15 +100,14 @@ class Exchange:
         if state.claim is None:
             return
         state.work.unbind()
-        with anyio.CancelScope(shield=True):
-            if recorder.started:
-                ending = self._book.unknown("the handler broke off in the midst of its answer")
-                await self._end_or_leave(ending, _PATIENCE)
-            elif state.saga_missed or state.options.on_exception == "release":
-                # A saga that was stored all the same has the key, and giving it back changes nothing then.
-                await self._give_back()
-            else:
-                await self._end_or_leave(self._book.failed(error), _PATIENCE)
+        if recorder.started:
+            ending = self._book.unknown("the handler broke off in the midst of its answer")
+            await self._end_or_leave(ending, _PATIENCE)
+        elif state.saga_missed or state.options.on_exception == "release":
+            # A saga that was stored all the same has the key, and giving it back changes nothing then.
+            await self._give_back()
+        else:
+            await self._end_or_leave(self._book.failed(error), _PATIENCE)
 
     async def _lost(self, recorder: Recorder, scope: Scope, receive: Receive, send: Send) -> None:
         await self._leave()
@@ -123,7 +120,7 @@ class Exchange:
     async def _give_back(self) -> None:
         claim, self._state.claim = self._state.claim, None
         if claim is not None:
-            with suppress(NotStarted):  # then its lease ends by itself
+            with anyio.CancelScope(shield=True), suppress(NotStarted):  # then its lease ends by itself
                 await self._state.manager.abandon_claim(claim)
 
     async def _leave(self) -> None:
@@ -132,17 +129,17 @@ class Exchange:
             with suppress(NotStarted):  # then nobody keeps it alive any more
                 await self._state.manager.leave_claim(claim)
 
-    async def _end_or_leave(self, ending: Ending, patience: float) -> None:
+    async def _end_or_leave(self, ending: Ending, patience: float, *, shield: bool = True) -> None:
         """Write the ending down, or let the claim run out: then it counts as a crash, which is the truth."""
-        if not await self._end(ending, patience):
+        if not await self._end(ending, patience, shield=shield):
             await self._leave()
 
-    async def _end(self, ending: Ending, patience: float) -> bool:
-        """Write the ending down; whether that is settled (or needs no settling)."""
+    async def _end(self, ending: Ending, patience: float, *, shield: bool = True) -> bool:
+        """Write the ending down, though all around us may be cancelled; whether that is settled."""
         claim = self._state.claim
         if claim is None:
             return True
-        with anyio.move_on_after(patience + _LAST_WORD):
+        with anyio.move_on_after(patience + _LAST_WORD, shield=shield):
             try:
                 await self._state.manager.finish_claim(claim, ending.record, ending.error, patience=patience)
             except ClaimLost as error:

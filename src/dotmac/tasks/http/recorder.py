@@ -30,7 +30,7 @@ class Recorder:
         self._limit = limit
         self._on_last = on_last
         self._client_gone = False
-        self._completed = anyio.Event()
+        self._completed: anyio.Event | None = None  # made for who waits for it
         self._endless = False
         self._size = 0
         self._parts: list[bytes] = []
@@ -56,7 +56,7 @@ class Recorder:
         """
         message = await self._receive()
         if message["type"] == "http.disconnect" and self.started and not self._endless:
-            await self._completed.wait()
+            await self._wait_for_completion()
         return message
 
     async def send(self, message: Message) -> None:
@@ -73,8 +73,14 @@ class Recorder:
             if not message.get("more_body", False):
                 await self._on_last()
                 self.complete = True
-                self._completed.set()
+                if self._completed is not None:
+                    self._completed.set()
         await self._forward(message)
+
+    async def _wait_for_completion(self) -> None:
+        if not self.complete:
+            self._completed = self._completed or anyio.Event()
+            await self._completed.wait()
 
     def _keep(self, chunk: bytes) -> None:
         self._size += len(chunk)
