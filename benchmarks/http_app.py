@@ -65,13 +65,12 @@ def protected_by_idemptx() -> Any:
 
     made = FastAPI()
 
-    @idempotent(storage_backend=AsyncRedisBackend(Redis.from_url(REDIS)))
     async def order(request: Request) -> Any:
         document = await request.json()
         return JSONResponse({"order": document["item"], "cents": 4200, "status": "accepted"}, 201)
 
-    order.__annotations__ = {"request": Request, "return": Any}
-    made.post("/orders")(order)
+    order.__annotations__ = {"request": Request, "return": Any}  # they are text here, which FastAPI cannot look up
+    made.post("/orders")(idempotent(storage_backend=AsyncRedisBackend(Redis.from_url(REDIS)))(order))
     return made
 
 

@@ -1,7 +1,7 @@
 """What the middleware costs an app, beside the app without it and beside two packages from PyPI, in one run.
 
-`python benchmarks/http_middleware.py [seconds] [connections]`. A Starlette route that reads and answers a small JSON document is
-put under load by wrk (Debian package `wrk`), one server process at a time:
+`python benchmarks/http_middleware.py [seconds] [connections]`. A Starlette route that reads and answers a small JSON
+document is put under load by wrk (Debian package `wrk`), one server process at a time:
 
 - without the middleware;
 - with it, each request under a new key (claim, handler, stored response);
