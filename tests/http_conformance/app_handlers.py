@@ -72,7 +72,8 @@ async def status(request: Request) -> Response:
     if "declare" in request.query_params:
         declare_no_effect(request)
     code = int(request.path_params["code"])
-    return Response(None if code in {204, 304} else f"run {run}", code, {"x-run": f"{run}"})
+    empty = code in {204, 304} or "empty" in request.query_params
+    return Response(None if empty else f"run {run}", code, {"x-run": f"{run}"})
 
 
 async def gated(request: Request) -> Response:
