@@ -77,9 +77,13 @@ async def status(request: Request) -> Response:
 
 
 async def gated(request: Request) -> Response:
-    """Runs until the test opens its gate."""
+    """Runs until the test opens its gate, which may be another than that of its effect (``X-Gate``)."""
     run = ran(request)
-    await gate(request.headers["x-effect"])
+    try:
+        await gate(request.headers.get("x-gate", request.headers["x-effect"]))
+    except BaseException:
+        ran(request, "cut off")
+        raise
     ran(request, "finished")
     return JSONResponse({"run": run})
 
