@@ -72,13 +72,18 @@ async def status(request: Request) -> Response:
     if "declare" in request.query_params:
         declare_no_effect(request)
     code = int(request.path_params["code"])
-    return Response(None if code in {204, 304} else f"run {run}", code, {"x-run": f"{run}"})
+    empty = code in {204, 304} or "empty" in request.query_params
+    return Response(None if empty else f"run {run}", code, {"x-run": f"{run}"})
 
 
 async def gated(request: Request) -> Response:
-    """Runs until the test opens its gate."""
+    """Runs until the test opens its gate, which may be another than that of its effect (``X-Gate``)."""
     run = ran(request)
-    await gate(request.headers["x-effect"])
+    try:
+        await gate(request.headers.get("x-gate", request.headers["x-effect"]))
+    except BaseException:
+        ran(request, "cut off")
+        raise
     ran(request, "finished")
     return JSONResponse({"run": run})
 

@@ -123,8 +123,9 @@ class Site:
 
     def _answers(self) -> bool:
         if self.process.poll() is not None:
+            process, self._process = self.process, None
             kind = PortTaken if "ddress already in use" in self.log else RuntimeError
-            raise kind(f"{self.kind} ended with {self.process.returncode}\n{self.log}")
+            raise kind(f"{self.kind} ended with {process.returncode}\n{self.log}")
         try:
             return httpx.get(f"{self.url}/ready", timeout=10, trust_env=False).text == "ready"
         except httpx.TransportError:
@@ -151,6 +152,11 @@ class Site:
         process, self._process = self.process, None
         process.kill()
         process.wait()
+
+    def died(self) -> None:
+        """It was killed by what it ran: note that it is gone."""
+        process, self._process = self.process, None
+        assert process.wait(30) == -signal.SIGKILL
 
     def freeze(self) -> None:
         """SIGSTOP: connections stay open, nothing is answered."""

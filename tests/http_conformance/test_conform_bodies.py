@@ -135,7 +135,7 @@ async def test_case_20_a_stream_goes_on_without_its_client(caller: Caller) -> No
 async def test_case_39_a_connection_is_as_good_as_before_after_a_refusal(site: Site, http2: bool) -> None:
     if http2 and not site.speaks_http2:
         pytest.skip(f"{site.kind} speaks no HTTP/2")
-    body, large = bytes(10_000), bytes(200_000)  # httpx stumbles over flow control where two streams are open
+    body, large = bytes(10_000), bytes(700_000)  # httpx stumbles over flow control where two streams are open
     async with calling(site, http2=http2) as caller, trio.open_nursery() as nursery:
         nursery.start_soon(lambda: caller.send("/gated", content=body))
         await caller.noted()
@@ -150,6 +150,15 @@ async def test_case_39_a_connection_is_as_good_as_before_after_a_refusal(site: S
             assert (await caller.send("/small-body", content=large)).status_code == 413
             assert (await caller.send("/required", key='"', content=large)).status_code == 400
         assert (await caller.another().send("/effect")).status_code == 201
+
+
+async def test_case_39_no_refusal_of_a_long_body_ends_an_http2_server(site: Site) -> None:
+    if not site.speaks_http2:
+        pytest.skip(f"{site.kind} speaks no HTTP/2")
+    async with calling(site, http2=True) as caller:
+        for _ in range(2):
+            assert (await caller.send("/small-body", content=bytes(3_000_000))).status_code == 413
+            assert (await caller.send("/required", key="", content=bytes(3_000_000))).status_code == 400
 
 
 async def test_case_39_the_same_connection_goes_on_after_409_and_422(caller: Caller) -> None:

@@ -6,6 +6,7 @@ memory; a large one goes to a temporary file, so that memory does not grow with 
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable
 from typing import IO
@@ -16,12 +17,20 @@ from .asgi import ClientGone, Message, Receive, Reply, Scope, Send, header_value
 
 _IN_MEMORY = 262_144  # bytes of a body that stay in memory
 _CHUNK = 262_144
-_DRAINED = 1_048_576  # bytes of a body that are read only to be thrown away
+_DRAINED = 1_048_576  # bytes of a body that are cheaper to read and throw away than a new connection
 _DRAIN_SECONDS = 2.0
 
 
 class BodyTooLarge(Exception):
-    """The body has more bytes than are allowed. Said to ourselves only: it becomes a 413."""
+    """The body has more bytes than are allowed. Said to ourselves only: it becomes a 413.
+
+    Attributes:
+        unread: Whether there are bytes that nobody has read.
+    """
+
+    def __init__(self, *, unread: bool) -> None:
+        super().__init__()
+        self.unread = unread
 
 
 class BufferedBody:
@@ -60,9 +69,7 @@ class BufferedBody:
             if chunk:
                 total += len(chunk)
                 if limit is not None and total > limit:
-                    if message.get("more_body", False):
-                        await _drain(receive)
-                    raise BodyTooLarge
+                    raise BodyTooLarge(unread=message.get("more_body", False))
                 feed(chunk)
                 await self._add(chunk)
             if not message.get("more_body", False):
@@ -108,25 +115,27 @@ class BufferedBody:
 
 
 class Refusal(Reply):
-    """A response to a request whose body nobody has read.
+    """A response to a request whose body is not read to its end.
 
-    Some of it is read first, and thrown away. A server can go on with a connection only behind the request, and
-    Hypercorn ends an HTTP/2 connection, with all that goes on in it, when a body goes on behind the response to it.
+    Some of it is read first, and thrown away, since a server can go on with a connection only behind the request. On
+    HTTP/2 it is all of it, however long: there a body that goes on behind the response makes Hypercorn (0.18) end, with
+    all its connections.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, unless the client waits for it before it sends its body."""
-        if not header_values(scope, b"expect"):
-            await _drain(receive)
+        """Send it, at once if the client waits for it before it sends its body."""
+        if scope.get("http_version") == "2":
+            await _drain(receive, math.inf)
+        elif not header_values(scope, b"expect"):
+            with anyio.move_on_after(_DRAIN_SECONDS):
+                await _drain(receive, _DRAINED)
         await super().__call__(scope, receive, send)
 
 
-async def _drain(receive: Receive) -> None:
-    """Read the rest of a body, as far as that is cheaper than a new connection."""
-    left = _DRAINED
-    with anyio.move_on_after(_DRAIN_SECONDS):
-        while left > 0:
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if not message.get("more_body", False):  # its end, or the client's
-                return
+async def _drain(receive: Receive, most: float) -> None:
+    """Read the rest of a body, to its end, to the client's, or to so many bytes."""
+    while most > 0:
+        message = await receive()
+        if not message.get("more_body", False):
+            return
+        most -= len(message.get("body", b""))

@@ -130,8 +130,9 @@ class BackgroundOperationsMiddleware:
                 await body.fill(receive, fingerprint.update, options.body_limit)
             except ClientGone:
                 return
-            except BodyTooLarge:
-                await Reply(problems.body_too_large(options.body_limit).messages())(scope, receive, send)
+            except BodyTooLarge as error:
+                answer = Refusal if error.unread else Reply
+                await answer(problems.body_too_large(options.body_limit).messages())(scope, receive, send)
                 return
             request = KeyedRequest(
                 record_key=name,
