@@ -12,7 +12,7 @@ import random
 import trio
 
 from ..errors import EnvironmentFault, InternalError, NotStarted, OwnershipLost, SagaNotFound
-from ..storage.protocol import DUE_TOPIC
+from ..storage.protocol import ANNOUNCED_AHEAD, DUE_TOPIC
 from ..storage.records import AdoptableSaga
 from .environment import SagaEnvironment
 from .live import LiveSagas
@@ -20,6 +20,7 @@ from .liveness import Liveness
 
 _BATCH = 100
 _AT_ONCE = 16
+_POLLS_PER_SWEEP = 10  # while nothing is announced; what can be due is known from the last sweep
 _log = logging.getLogger(__name__)
 
 
@@ -33,6 +34,7 @@ class Recovery:
     def __init__(self, environment: SagaEnvironment, sagas: LiveSagas) -> None:
         self._storage = environment.storage
         self._interval = environment.settings.poll_interval
+        self._sweep_interval = min(ANNOUNCED_AHEAD, self._interval * _POLLS_PER_SWEEP)
         self._sagas = sagas
         self._paused = False
         self._hurried = False
@@ -53,10 +55,13 @@ class Recovery:
         while True:
             try:
                 async with self._storage.watch(DUE_TOPIC) as announced:
+                    max_age = 0.0
                     while True:
-                        pause = self._pause() if self._paused else await self._look()
+                        pause = self._pause() if self._paused else await self._look(max_age)
+                        max_age = self._sweep_interval
                         with self._resting(pause):
                             await announced.wait()
+                            max_age = 0.0
             except EnvironmentFault as error:
                 _log.warning("cannot hear of work: %s", error)
                 await self._look_unannounced()
@@ -79,12 +84,20 @@ class Recovery:
     def _pause(self) -> float:
         return self._interval * random.uniform(0.5, 1.0)  # noqa: S311 - keeps the polls of many workers apart
 
-    async def _look(self) -> float:
-        """Adopt a batch; gives the seconds to pause before the next one."""
+    async def _look(self, max_age: float = 0.0) -> float:
+        """Adopt a batch; gives the seconds to pause before the next one.
+
+        Args:
+            max_age: Seconds that the knowledge of where nothing is due may be old.
+        """
         self._hurried = False
         await self._adopt_strays()
-        found = await self._storage.due_sagas(_BATCH)
-        due, workers, now = len(found), await self._storage.list_workers(), self._storage.now()
+        found = await self._storage.due_sagas(_BATCH, max_age=max_age)
+        due, workers, now = (
+            len(found),
+            await self._storage.list_workers(max_age=self._sweep_interval),
+            self._storage.now(),
+        )
         alive = [worker for worker in workers if worker.lease_until > now]
         self.liveness.heed(alive)
         for worker in workers:

@@ -161,8 +161,12 @@ class SagaStore(Protocol):
         """
         ...
 
-    async def due_sagas(self, limit: int) -> list[AdoptableSaga]:
-        """Unowned sagas whose time has come, highest priority first; what `DUE_TOPIC` announced is among them."""
+    async def due_sagas(self, limit: int, *, max_age: float = 0.0) -> list[AdoptableSaga]:
+        """Unowned sagas whose time has come, highest priority first; what `DUE_TOPIC` announced is among them.
+
+        Whoever listens to `DUE_TOPIC` and has heard nothing need not look at everything each time: with `max_age`, a
+        saga that became unowned in the last `max_age` seconds, due within `ANNOUNCED_AHEAD`, may be left out.
+        """
         ...
 
     async def orphaned_sagas(self, worker_id: str, limit: int) -> list[AdoptableSaga]:
@@ -201,10 +205,11 @@ class WorkerStore(Protocol):
         """End the lease at once and forget the worker if it owns nothing; else it counts as lost from now on."""
         ...
 
-    async def list_workers(self) -> list[WorkerRecord]:
+    async def list_workers(self, *, max_age: float = 0.0) -> list[WorkerRecord]:
         """All workers that are alive or still own something.
 
-        One that got a saga after it had been forgotten (its request was late) is among them, its lease over.
+        One that got a saga after it had been forgotten (its request was late) is among them, its lease over. Only
+        such a one may be left out, with `max_age`, for as many seconds.
         """
         ...
 
@@ -289,4 +294,7 @@ def worker_topic(worker_id: str) -> str:
 
 
 DUE_TOPIC = "due"
-"""Published when an unowned saga became due at once."""
+"""Published when a saga became unowned (or was asked to cancel then) and is due at once, or soon."""
+
+ANNOUNCED_AHEAD = 10.0
+"""How soon is soon, in seconds. What is due later is not announced: by then everybody has looked again."""
