@@ -125,8 +125,6 @@ def idle(server: Server) -> tuple[float, float]:
         lasted = time.monotonic() - began
         calls = {name: int(value[6:].partition(",")[0]) for name, value in info.items() if name.startswith("cmdstat_")}
         carried_out = sum(calls.values()) - 1  # the reset itself
-        print({k: round(v / lasted, 2) for k, v in calls.items()})
-        print(info["total_commands_processed"])
         return calls.get("cmdstat_evalsha", 0) / lasted, carried_out / lasted
 
 

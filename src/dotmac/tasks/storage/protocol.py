@@ -164,8 +164,7 @@ class SagaStore(Protocol):
     async def due_sagas(self, limit: int, *, max_age: float = 0.0) -> list[AdoptableSaga]:
         """Unowned sagas whose time has come, highest priority first; what `DUE_TOPIC` announced is among them.
 
-        Whoever listens to `DUE_TOPIC` and has heard nothing need not look at everything each time: with `max_age`, a
-        saga that became unowned in the last `max_age` seconds, due within `ANNOUNCED_AHEAD`, may be left out.
+        One that became unowned, due within `ANNOUNCED_AHEAD`, in the last `max_age` seconds may be left out.
         """
         ...
 
@@ -208,8 +207,8 @@ class WorkerStore(Protocol):
     async def list_workers(self, *, max_age: float = 0.0) -> list[WorkerRecord]:
         """All workers that are alive or still own something.
 
-        One that got a saga after it had been forgotten (its request was late) is among them, its lease over. Only
-        such a one may be left out, with `max_age`, for as many seconds.
+        One that got a saga after it had been forgotten (its request was late) is among them, its lease over; in the
+        last `max_age` seconds, it may be left out.
         """
         ...
 
@@ -293,8 +292,6 @@ def worker_topic(worker_id: str) -> str:
     return f"worker:{worker_id}"
 
 
+ANNOUNCED_AHEAD = 10.0  # seconds; what is due later, a look will find before it is
 DUE_TOPIC = "due"
-"""Published when a saga became unowned (or was asked to cancel then) and is due at once, or soon."""
-
-ANNOUNCED_AHEAD = 10.0
-"""How soon is soon, in seconds. What is due later is not announced: by then everybody has looked again."""
+"""Published when an unowned saga became due at once, or within `ANNOUNCED_AHEAD`."""
