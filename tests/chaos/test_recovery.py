@@ -74,6 +74,45 @@ async def test_a_standby_takes_over_from_a_killed_worker_with_the_same_token_and
     assert len(attempts(workers, saga, "a")) == len(attempts(workers, saga, "c")) == 1
 
 
+async def test_of_two_silent_workers_the_dead_one_is_replaced_at_once_and_the_frozen_one_keeps_its_saga(
+    server: Server, tmp_path: Path
+) -> None:
+    with crew(tmp_path, worker_lease=LONG_LEASE) as workers:
+        frozen, dead = [await workers.hire_ready(server.url) for _ in range(2)]
+        standbys = [await workers.hire_ready(server.url) for _ in range(2)]
+        opened = gate(tmp_path)
+        kept, lost = [await workers.start(one, [step("a", until=str(opened))]) for one in (frozen, dead)]
+        await workers.seen("begin", saga=kept)
+        await workers.seen("begin", saga=lost)
+
+        frozen.pause()
+        dead.kill()
+        await workers.seen("begin", saga=lost, attempt=2, seconds=LONG_LEASE / 2)
+        opened.touch()
+        await finished(server, lost)
+        frozen.resume()
+        assert (await finished(server, kept)).meta.epoch == 1
+
+        assert [line.by for line in workers.ledger.read("end", saga=kept)] == [frozen.name]
+        (after,) = workers.ledger.read("end", saga=lost)
+        assert after.by in {standby.name for standby in standbys}
+        assert after.attempt == 2
+
+
+async def test_a_worker_that_starts_after_the_death_of_the_only_one_goes_on_at_once(
+    server: Server, tmp_path: Path
+) -> None:
+    with crew(tmp_path, worker_lease=LONG_LEASE) as workers:
+        first = await workers.hire_ready(server.url)
+        opened = gate(tmp_path)
+        saga = await workers.start(first, [step("a", until=str(opened))])
+        await workers.seen("begin", saga=saga)
+        first.kill()
+        opened.touch()
+        await workers.hire_ready(server.url)
+        assert (await finished(server, saga, seconds=LONG_LEASE / 2)).meta.epoch == 2
+
+
 async def test_a_worker_that_was_frozen_beyond_its_lease_writes_nothing_and_its_handler_is_cancelled(
     server: Server, workers: Crew, tmp_path: Path
 ) -> None:

@@ -158,10 +158,10 @@ class Broken(MemoryStorage):
             raise RuntimeError("a bug in a storage")
         return super().watch(topic)
 
-    async def due_sagas(self, limit: int) -> Any:
+    async def due_sagas(self, limit: int, *, max_age: float = 0.0) -> Any:
         if self.broken:
             raise RuntimeError("a bug in a storage")
-        return await super().due_sagas(limit)
+        return await super().due_sagas(limit, max_age=max_age)
 
 
 async def test_a_runtime_that_fails_cancels_the_body_and_raises(

@@ -106,6 +106,27 @@ async def test_a_saga_that_is_due_now_wakes_who_looks_for_work(storage: StorageP
         assert [saga.saga_id for saga in await storage.due_sagas(10)] == [meta.saga_id]
 
 
+@pytest.mark.parametrize("how", ["created", "released", "given up"])
+async def test_a_saga_that_is_due_soon_is_announced_and_then_found_in_time_without_looking_everywhere(
+    storage: StorageProtocol, tick: float, how: str
+) -> None:
+    meta = await put_saga(storage, owner=None if how == "created" else "w1")
+    assert await storage.due_sagas(10, max_age=LONG) == []
+    async with storage.watch(DUE_TOPIC) as watch:
+        due_at = storage.now() + tick
+        if how == "created":
+            meta = await put_saga(storage, due_at=due_at)
+        elif how == "released":
+            await storage.release_saga(meta.saga_id, 1, due_at)
+        else:
+            await storage.append(entry(meta, release=True, due_at=due_at))
+        await woken(watch)
+    assert await storage.due_sagas(10) == []
+    await let_time_pass(storage, 2 * tick)
+    assert [saga.saga_id for saga in await storage.due_sagas(10, max_age=LONG)] == [meta.saga_id]
+    assert [saga.saga_id for saga in await storage.due_sagas(10, max_age=LONG)] == [meta.saga_id]
+
+
 @pytest.mark.parametrize("how", ["freed", "the head gives up"])
 async def test_a_lock_that_may_be_had_wakes_the_head_of_its_queue(storage: StorageProtocol, how: str) -> None:
     await storage.request_lock(lock("a"))

@@ -120,3 +120,17 @@ async def test_a_saga_given_to_a_forgotten_worker_is_not_lost(storage: StoragePr
     assert [saga.saga_id for saga in await storage.orphaned_sagas("w1", 10)] == [meta.saga_id]
     await storage.adopt_saga(adoption(meta, "w2"))
     assert (await head(storage, meta.saga_id)).owner == "w2"
+
+
+async def test_a_glance_at_the_workers_misses_nobody_who_registered_or_was_lost(
+    storage: StorageProtocol, tick: float
+) -> None:
+    assert await storage.list_workers(max_age=LONG) == []
+    await storage.register_worker("w1", LONG, {})
+    await storage.register_worker("w2", tick, {})
+    meta = await put_saga(storage, owner="w2")
+    assert [worker.worker_id for worker in await storage.list_workers(max_age=LONG)] == ["w1", "w2"]
+    await let_time_pass(storage, 2 * tick)
+    assert [worker.worker_id for worker in await storage.list_workers(max_age=LONG)] == ["w1", "w2"]
+    await storage.adopt_saga(adoption(meta, "w1"))
+    assert [worker.worker_id for worker in await storage.list_workers(max_age=LONG)] == ["w1"]

@@ -22,7 +22,8 @@ class Settings:
         default_ttl: How long an idempotency record is kept.
         cleanup_interval: Pause between two rounds of the janitor.
         saga_retention: How long a completed or compensated saga is kept. Parked ones are kept until resolved.
-        worker_lease: After this time without a sign of life a worker's sagas are taken over by others.
+        worker_lease: After this time without a sign of life a worker's sagas are taken over by others; at once where
+            it is certain that its process is dead.
         claim_lease: The same for the claim on an idempotency key.
         poll_interval: Pause between two looks for work that nobody announced.
         passivate_after: A saga that waits longer than this for its next attempt gives up its place in memory.

@@ -12,45 +12,64 @@ import random
 import trio
 
 from ..errors import EnvironmentFault, InternalError, NotStarted, OwnershipLost, SagaNotFound
-from ..storage.protocol import DUE_TOPIC
+from ..storage.protocol import ANNOUNCED_AHEAD, DUE_TOPIC
 from ..storage.records import AdoptableSaga
 from .environment import SagaEnvironment
 from .live import LiveSagas
+from .liveness import Liveness
 
 _BATCH = 100
 _AT_ONCE = 16
+_POLLS_PER_SWEEP = 10  # while nothing is announced; what can be due is known from the last sweep
 _log = logging.getLogger(__name__)
 
 
 class Recovery:
-    """The worker's search for work."""
+    """The worker's search for work.
+
+    Attributes:
+        liveness: Watches the workers that each look finds; a death among them hurries the next look.
+    """
 
     def __init__(self, environment: SagaEnvironment, sagas: LiveSagas) -> None:
         self._storage = environment.storage
         self._interval = environment.settings.poll_interval
+        self._sweep_interval = min(ANNOUNCED_AHEAD, self._interval * _POLLS_PER_SWEEP)
         self._sagas = sagas
         self._paused = False
+        self._hurried = False
+        self._rest = trio.CancelScope()
+        self.liveness = Liveness(environment.storage, self.hurry)
 
     def pause(self) -> None:
         """Adopt nothing from now on."""
         self._paused = True
+
+    def hurry(self) -> None:
+        """Look again at once, or right after the present look."""
+        self._hurried = True
+        self._rest.cancel()
 
     async def run(self) -> None:
         """Look for work at each announcement, and at intervals for what nobody announced."""
         while True:
             try:
                 async with self._storage.watch(DUE_TOPIC) as announced:
+                    max_age = 0.0
                     while True:
-                        pause = self._pause() if self._paused else await self._look()
-                        with trio.move_on_after(pause):
+                        pause = self._pause() if self._paused else await self._look(max_age)
+                        max_age = self._sweep_interval
+                        with self._resting(pause):
                             await announced.wait()
+                            max_age = 0.0
             except EnvironmentFault as error:
                 _log.warning("cannot hear of work: %s", error)
                 await self._look_unannounced()
 
     async def _look_unannounced(self) -> None:
         """One look without announcements: listening can fail where asking does not (no room for a connection, say)."""
-        await trio.sleep(self._pause())
+        with self._resting(self._pause()):
+            await trio.sleep_forever()
         if self._paused:
             return
         try:
@@ -58,18 +77,31 @@ class Recovery:
         except EnvironmentFault as error:
             _log.warning("cannot look for work: %s", error)
 
+    def _resting(self, seconds: float) -> trio.CancelScope:
+        self._rest = trio.move_on_after(0 if self._hurried else seconds)
+        return self._rest
+
     def _pause(self) -> float:
         return self._interval * random.uniform(0.5, 1.0)  # noqa: S311 - keeps the polls of many workers apart
 
-    async def _look(self) -> float:
-        """Adopt a batch; gives the seconds to pause before the next one."""
+    async def _look(self, max_age: float = 0.0) -> float:
+        """Adopt a batch; gives the seconds to pause before the next one.
+
+        Args:
+            max_age: Seconds that the knowledge of where nothing is due may be old.
+        """
+        self._hurried = False
         await self._adopt_strays()
-        found = await self._storage.due_sagas(_BATCH)
-        due, alive, now = len(found), 0, self._storage.now()
-        for worker in await self._storage.list_workers():
-            if worker.lease_until > now:
-                alive += 1
-            elif len(found) < _BATCH:
+        found = await self._storage.due_sagas(_BATCH, max_age=max_age)
+        due, workers, now = (
+            len(found),
+            await self._storage.list_workers(max_age=self._sweep_interval),
+            self._storage.now(),
+        )
+        alive = [worker for worker in workers if worker.lease_until > now]
+        self.liveness.heed(alive)
+        for worker in workers:
+            if worker.lease_until <= now and len(found) < _BATCH:
                 found += await self._storage.orphaned_sagas(worker.worker_id, _BATCH - len(found))
         # Python's sort is stable: shuffling first leaves the order within one priority random.
         random.shuffle(found)
@@ -78,7 +110,7 @@ class Recovery:
         if len(found) < _BATCH:
             return self._pause()
         # There is more. What a lost worker left is shared with the others: they need a moment to notice it.
-        return self._pause() / 2 if len(found) > due and alive > 1 else 0.0
+        return self._pause() / 2 if len(found) > due and len(alive) > 1 else 0.0
 
     async def _adopt_all(self, found: list[AdoptableSaga]) -> None:
         waiting = iter(found)

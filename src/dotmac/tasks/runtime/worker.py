@@ -63,7 +63,7 @@ class Worker:
             StorageRefused: The same.
         """
         before = trio.current_time()
-        info = {"host": socket.gethostname(), "pid": str(os.getpid())}
+        info = {"host": socket.gethostname(), "pid": str(os.getpid()), **self._recovery.liveness.info()}
         await self._storage.register_worker(self.worker_id, self._settings.worker_lease, info)
         self._lease_granted(before)
         with self._scope:
@@ -72,6 +72,7 @@ class Worker:
                 for name, run in (
                     ("lease", self._keep_lease),
                     ("cancels", self._hear_cancels),
+                    ("liveness", self._recovery.liveness.run),
                     ("recovery", self._recovery.run),
                     ("audit", self._audit.run),
                 ):

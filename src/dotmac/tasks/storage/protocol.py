@@ -161,8 +161,11 @@ class SagaStore(Protocol):
         """
         ...
 
-    async def due_sagas(self, limit: int) -> list[AdoptableSaga]:
-        """Unowned sagas whose time has come, highest priority first; what `DUE_TOPIC` announced is among them."""
+    async def due_sagas(self, limit: int, *, max_age: float = 0.0) -> list[AdoptableSaga]:
+        """Unowned sagas whose time has come, highest priority first; what `DUE_TOPIC` announced is among them.
+
+        One that became unowned, due within `ANNOUNCED_AHEAD`, in the last `max_age` seconds may be left out.
+        """
         ...
 
     async def orphaned_sagas(self, worker_id: str, limit: int) -> list[AdoptableSaga]:
@@ -201,10 +204,11 @@ class WorkerStore(Protocol):
         """End the lease at once and forget the worker if it owns nothing; else it counts as lost from now on."""
         ...
 
-    async def list_workers(self) -> list[WorkerRecord]:
+    async def list_workers(self, *, max_age: float = 0.0) -> list[WorkerRecord]:
         """All workers that are alive or still own something.
 
-        One that got a saga after it had been forgotten (its request was late) is among them, its lease over.
+        One that got a saga after it had been forgotten (its request was late) is among them, its lease over; in the
+        last `max_age` seconds, it may be left out.
         """
         ...
 
@@ -288,5 +292,6 @@ def worker_topic(worker_id: str) -> str:
     return f"worker:{worker_id}"
 
 
+ANNOUNCED_AHEAD = 10.0  # seconds; what is due later, a look will find before it is
 DUE_TOPIC = "due"
-"""Published when an unowned saga became due at once."""
+"""Published when an unowned saga became due at once, or within `ANNOUNCED_AHEAD`."""

@@ -13,7 +13,7 @@ from ...models import OperationStatus
 from ...saga.events import SagaAdopted, encode_events
 from ..ids import make_saga_id
 from ..key_records import IdempotencyRecord
-from ..protocol import DUE_TOPIC, saga_topic, worker_topic
+from ..protocol import ANNOUNCED_AHEAD, DUE_TOPIC, saga_topic, worker_topic
 from ..records import (
     AdoptableSaga,
     Adoption,
@@ -156,7 +156,7 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
         self._set_due(saga_id, due_at)
 
     @verb
-    def due_sagas(self, limit: int) -> list[AdoptableSaga]:
+    def due_sagas(self, limit: int, *, max_age: float = 0.0) -> list[AdoptableSaga]:
         """See `SagaStore`."""
         now = self.now()
         return self._adoptable([saga_id for saga_id, due_at in self._due.items() if due_at <= now], limit)
@@ -282,7 +282,7 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
             self._due.pop(saga_id, None)
             return
         self._due[saga_id] = due_at
-        if due_at <= self.now():
+        if due_at <= self.now() + ANNOUNCED_AHEAD:
             self.publish(DUE_TOPIC)
 
     def _adoptable(self, saga_ids: list[str] | frozenset[str], limit: int) -> list[AdoptableSaga]:

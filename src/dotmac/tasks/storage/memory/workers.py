@@ -43,7 +43,7 @@ class MemoryWorkers(MemoryCore):
             self._workers[worker_id] = replace(worker, lease_until=min(worker.lease_until, self.now()))
 
     @verb
-    def list_workers(self) -> list[WorkerRecord]:
+    def list_workers(self, *, max_age: float = 0.0) -> list[WorkerRecord]:
         """See `WorkerStore`."""
         now = self.now()
         gone = [w.worker_id for w in self._workers.values() if w.lease_until <= now and w.worker_id not in self._owned]

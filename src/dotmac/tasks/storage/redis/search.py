@@ -6,6 +6,7 @@ name in which every saga stands under several names (all, its tenant, its type, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from heapq import merge
 from typing import Any, TypeVar
@@ -15,8 +16,9 @@ import trio
 from dotmac.tasks.models import OperationStatus
 
 from ..records import AdoptableSaga, Purged, SagaFilter, SagaMeta, SagaPage, WorkerRecord
-from .core import micros, verb
+from .core import MICROSECONDS, micros, verb
 from .layout import SEPARATOR, Partition
+from .quiet import QuietPartitions
 from .sagas import RedisSagas
 from .scripts import load
 from .workers import RedisWorkers
@@ -30,16 +32,32 @@ T = TypeVar("T")
 class RedisSearch(RedisSagas, RedisWorkers):
     """The part of `SagaStore` that looks through partitions."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._nothing_due = QuietPartitions()
+        self._owners_read_at = -math.inf
+
+    def look_anew(self) -> None:
+        """Forget where nothing was found: another server, maybe, and another clock."""
+        self._nothing_due.clear()
+        self._owners_read_at = -math.inf
+
     @verb
-    async def due_sagas(self, limit: int) -> list[AdoptableSaga]:
+    async def due_sagas(self, limit: int, *, max_age: float = 0.0) -> list[AdoptableSaga]:
         """See `SagaStore`."""
+        now, quiet = self.now(), self._nothing_due
 
         async def due(partition: Partition) -> list[bytes]:
-            most = max(limit, _MOST_DUE)
-            ids: list[bytes] = await self.client.run(_DUE, [partition.due], [most], durable=False)
-            return ids
+            most, asked_at = max(limit, _MOST_DUE), trio.current_time()
+            found: list[bytes] | bytes = await self.client.run(_DUE, [partition.due], [most], durable=False)
+            if isinstance(found, list):
+                quiet.forget(partition)
+                return found
+            quiet.note(partition, asked_at, float(found) / MICROSECONDS if found else math.inf)
+            return []
 
-        found = [saga_id.decode() for ids in await self._everywhere(due) for saga_id in ids]
+        loud = [partition for partition in self.layout.partitions if not quiet.is_quiet(partition, max_age, now)]
+        found = [saga_id.decode() for ids in await _all_at_once(due, loud) for saga_id in ids]
         return await self._adoptable(found, limit, lambda meta: meta.owner is None)
 
     @verb
@@ -60,13 +78,18 @@ class RedisSearch(RedisSagas, RedisWorkers):
         return await self._adoptable(found, limit, lambda meta: meta.owner == worker_id)
 
     @verb
-    async def list_workers(self) -> list[WorkerRecord]:
+    async def list_workers(self, *, max_age: float = 0.0) -> list[WorkerRecord]:
         """See `WorkerStore`. Lost workers that own nothing any more are forgotten on the way."""
+        if trio.current_time() < self._owners_read_at + max_age:
+            known = await self.registered_workers()
+            if all(worker.lease_until > self.now() for worker in known):
+                return sorted(known, key=lambda worker: worker.worker_id)
 
         async def owners_in(partition: Partition) -> list[bytes]:
             owners: list[bytes] = await self.client.run(_OWNERS, [partition.owned], durable=False)
             return owners
 
+        self._owners_read_at = trio.current_time()
         owners = {name.decode() for names in await self._everywhere(owners_in) for name in names}
         # Read after the owners, so that a worker that registers and creates in between is not taken for a lost one.
         registered = {worker.worker_id: worker for worker in await self.registered_workers()}

@@ -12,7 +12,7 @@ import trio
 
 from ..seed import SeedMethods
 from .connecting import Fsync, Target, connected
-from .core import MICROSECONDS, RedisCore
+from .core import MICROSECONDS
 from .locks import RedisLocks
 from .records import RedisRecords
 from .search import RedisSearch
@@ -48,7 +48,7 @@ class RedisStorage(RedisSearch, RedisRecords, RedisLocks, SeedMethods):
         partitions: int | None = None,
         **options: Any,
     ) -> None:
-        RedisCore.__init__(self)
+        RedisSearch.__init__(self)
         SeedMethods.__init__(self)
         durability = {name: options.pop(name) for name in ("durability", "replicas", "fsync") if name in options}
         self._target = Target(
@@ -92,6 +92,7 @@ class RedisStorage(RedisSearch, RedisRecords, RedisLocks, SeedMethods):
             seconds, micro = await client.execute("TIME", repeatable=True)
             self.tell_time(int(seconds) * MICROSECONDS + int(micro), asked_at)
             self._opened = (client, layout)
+            self.look_anew()
             try:
                 yield
             finally:

@@ -37,7 +37,8 @@ if ARGV[8] ~= 'keep' then
   if due ~= '' then
     redis.call('HSET', KEYS[1], 'd', due)
     redis.call('ZADD', KEYS[4], due, ARGV[7])
-    if tonumber(due) <= now then redis.call('PUBLISH', ARGV[10], '') end
+    -- ANNOUNCED_AHEAD
+    if tonumber(due) <= now + 10000000 then redis.call('PUBLISH', ARGV[10], '') end
   end
 end
 if s[3] == 'failed' then redis.call('ZREM', KEYS[6], ARGV[7]) end

@@ -47,6 +47,7 @@ redis.call('ZADD', KEYS[5], 0, 'a\0' .. ARGV[1], 0, 't\0' .. ARGV[4] .. '\0' .. 
 if ARGV[11] ~= '' and ARGV[10] == '' then
   redis.call('HSET', KEYS[1], 'd', ARGV[11])
   redis.call('ZADD', KEYS[4], ARGV[11], ARGV[1])
-  if tonumber(ARGV[11]) <= now then redis.call('PUBLISH', ARGV[12], '') end
+  -- ANNOUNCED_AHEAD
+  if tonumber(ARGV[11]) <= now + 10000000 then redis.call('PUBLISH', ARGV[12], '') end
 end
 return {'created', redis.call('HGETALL', KEYS[1])}

@@ -17,7 +17,8 @@ if s[4] == s[1] then due = string.format('%.0f', now) end
 if due ~= '' then
   redis.call('HSET', KEYS[1], 'd', due)
   redis.call('ZADD', KEYS[3], due, ARGV[1])
-  if tonumber(due) <= now then redis.call('PUBLISH', ARGV[4], '') end
+  -- ANNOUNCED_AHEAD
+  if tonumber(due) <= now + 10000000 then redis.call('PUBLISH', ARGV[4], '') end
 end
 if s[4] == s[1] then return s[2] end
 return 'ok'
