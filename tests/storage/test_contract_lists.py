@@ -8,7 +8,7 @@ import pytest
 
 from dotmac.tasks.models import OperationStatus
 from dotmac.tasks.storage.protocol import StorageProtocol
-from dotmac.tasks.storage.records import SagaFilter, SagaMeta
+from dotmac.tasks.storage.records import SAGA_STATUSES, SagaFilter, SagaMeta
 from storage.stored import (
     COMPLETED,
     FAILED,
@@ -62,6 +62,14 @@ async def test_nothing_is_listed_where_nothing_is(storage: StorageProtocol) -> N
 async def test_the_newest_come_first_over_all_pages(storage: StorageProtocol, tick: float, limit: int) -> None:
     made = await _many(storage, tick)
     assert await _pages(storage, EVERYTHING, limit) == made
+
+
+async def test_counts_are_those_of_the_list(storage: StorageProtocol, tick: float) -> None:
+    assert await storage.count_sagas() == dict.fromkeys(SAGA_STATUSES, 0)
+    made = await _many(storage, tick)
+    counts = await storage.count_sagas()
+    assert counts == {status: sum(meta.status is status for meta in made) for status in SAGA_STATUSES}
+    assert sum(counts.values()) == len(made)
 
 
 async def test_filters_alone_and_combined(storage: StorageProtocol, tick: float) -> None:

@@ -50,6 +50,7 @@ from .models import (
     SagaSummary,
     SagaWorkflow,
     StepKind,
+    WorkerInfo,
 )
 from .retry import RetryPolicy
 from .runtime.context import HandlerContext
@@ -105,6 +106,7 @@ __all__ = [
     "StorageRefused",
     "StorageUnavailable",
     "UnknownOperation",
+    "WorkerInfo",
     "__version__",
     "add_background_operations_middleware",
     "declare_no_effect",

@@ -229,3 +229,22 @@ class LockInfo:
     since: datetime
     until: datetime
     waiters: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """One start of a runtime process, and its lease.
+
+    Attributes:
+        worker_id: As sagas name their owner.
+        started_at: Storage's time (UTC).
+        lease_until: When others may take its sagas over, unless it renews the lease.
+        alive: Whether the lease holds.
+    """
+
+    worker_id: str
+    host: str
+    pid: int | None
+    started_at: datetime
+    lease_until: datetime
+    alive: bool

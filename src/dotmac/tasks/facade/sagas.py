@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import InvalidInput
 from ..handle import SagaHandle
-from ..models import OperationStatus, SagaHistoryEntry, SagaList, SagaWorkflow
+from ..models import OperationStatus, SagaHistoryEntry, SagaList, SagaWorkflow, WorkerInfo
 from ..storage.records import SagaFilter
 from .life import Hosted
 
@@ -125,6 +125,14 @@ class SagaMethods(Hosted):
             raise InvalidInput("status", f"there is no status {status!r}; there are: {known}") from None
         where = SagaFilter(tenant_id, wanted, workflow_type)
         return await self._hosted().sagas.list(where, limit, cursor)
+
+    async def count_sagas(self) -> dict[OperationStatus, int]:
+        """How many sagas are stored of each status, as well as it can be told while work goes on."""
+        return await self._hosted().sagas.count()
+
+    async def list_workers(self) -> list[WorkerInfo]:
+        """The runtime processes that share the storage: all that are alive, and lost ones that still own sagas."""
+        return await self._hosted().sagas.workers()
 
     async def retry_saga(self, saga_id: str, reason: str = "") -> SagaHandle:
         """Let a failed (parked) saga go on from where it failed, with fresh attempts, after the cause was mended.

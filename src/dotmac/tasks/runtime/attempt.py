@@ -19,6 +19,7 @@ from msgspec import Raw
 
 from ..errors import InvalidInput, NonRetryableError
 from ..jsonvalue import check_json, encode
+from ..metrics import around_attempt
 from ..retry import RetryPolicy
 from ..saga.commands import Invoke
 from ..saga.events import Failure
@@ -95,7 +96,8 @@ async def run_attempt(
     cancellation passes through here. Raises only what is not an `Exception`.
     """
     try:
-        result = await handler.call(parameters, context)
+        with around_attempt(context):
+            result = await handler.call(parameters, context)
     except Exception as error:
         _log.info("%s, attempt %d of %s: %r", context.token, context.attempt, handler.name, error, exc_info=error)
         return _failure(handler, error, attempt, policy)

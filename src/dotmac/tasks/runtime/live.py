@@ -34,7 +34,7 @@ from .journal import Journal
 from .messages import Cancel, Drain, Message
 from .saga_actor import SagaActor
 from .strays import Strays
-from .telling import tell_created, tell_event
+from .telling import tell_created, tell_event, tell_taken_over
 
 Spawn = Callable[..., None]
 _log = logging.getLogger(__name__)
@@ -135,6 +135,8 @@ class LiveSagas:
         with self.strays.unless_settled(saga_id):
             record = await self._storage.adopt_saga(adoption)
             state = _readable(record)
+            if previous not in (None, self.worker_id):
+                tell_taken_over(state.definition, adoption, record.meta.epoch)
             journal = Journal(self._storage, state, epoch=record.meta.epoch, sequence=record.meta.length)
             if record.meta.cancel is not None and state.cancel is None and not state.status.is_final:
                 journal.record(CancelRequested(record.meta.cancel))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import trio
@@ -274,6 +275,7 @@ class SagaActor:
             fence=self.journal.epoch,
             deadline=limit.deadline,
             results=results,
+            metadata=MappingProxyType(definition.metadata),
             compensating=command.undo,
             step_happened=state.steps[command.step].result is not None,
             _beat=limit.beat,

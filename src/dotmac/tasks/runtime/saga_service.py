@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import trio
+from msgspec.structs import replace
 
 from ..errors import EnvironmentFault, IdempotencyMismatch, InvalidInput, OwnershipLost, SagaNotFound, SagaStateError
 from ..idempotency import check_name, fingerprint, scope_key
 from ..jsonvalue import encode
+from ..metrics import NEW_METADATA, added_metadata, wanted
 from ..models import (
     OperationStatus,
     SagaHistoryEntry,
@@ -18,12 +20,13 @@ from ..models import (
     SagaOutcome,
     SagaSummary,
     SagaWorkflow,
+    WorkerInfo,
 )
 from ..saga.definition import SagaDefinition
 from ..saga.events import SagaCreated, SagaResumed, encode_events
 from ..saga.validation import check_definition, parse_steps
 from ..saga.views import outcome_view, utc
-from ..storage.folding import history_of, state_of, workflow_of
+from ..storage.folding import history_of, state_of, worker_view, workflow_of
 from ..storage.key_records import NewRecord
 from ..storage.protocol import saga_topic
 from ..storage.records import Creation, NewSaga, SagaFilter, SagaMeta, SagaRecord
@@ -106,12 +109,21 @@ class SagaService:
         """Its status. Raises SagaNotFound."""
         return (await self._meta(saga_id)).status
 
+    async def workers(self) -> list[WorkerInfo]:
+        """The workers of the namespace, alive or lost, by id."""
+        now = self._storage.now()
+        return [worker_view(worker, now) for worker in await self._storage.list_workers()]
+
     async def list(self, where: SagaFilter, limit: int, cursor: str | None) -> SagaList:
         """A page of sagas, newest first."""
         if not 0 < limit <= MAX_PAGE:
             raise InvalidInput("limit", f"must lie between 1 and {MAX_PAGE}, not {limit}")
         page = await self._storage.list_sagas(where, limit, cursor)
         return SagaList([_summary(meta) for meta in page.sagas], page.cursor)
+
+    async def count(self) -> dict[OperationStatus, int]:
+        """How many sagas there are of each status."""
+        return await self._storage.count_sagas()
 
     async def outcome(self, saga_id: str) -> SagaOutcome:
         """Wait until the saga rests in a final status, wherever it runs. Raises SagaNotFound."""
@@ -215,6 +227,10 @@ class SagaService:
             **fields,
         )
         check_definition(definition)
+        if wanted(NEW_METADATA):
+            told = {"saga_id": definition.saga_id, "metadata": definition.metadata}
+            added = added_metadata(definition.workflow_type, tenant_id, **told)
+            definition = replace(definition, metadata={**definition.metadata, **added})
         size, limit = len(encode(definition)), self._environment.settings.max_payload
         if size > limit:
             raise InvalidInput("steps", f"the saga has {size} bytes of JSON; at most {limit} can be stored")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..jsonvalue import decode
-from ..models import SagaHistoryEntry, SagaWorkflow
+from ..models import SagaHistoryEntry, SagaWorkflow, WorkerInfo
 from ..saga.events import decode_events
 from ..saga.fold import fold
 from ..saga.state import SagaState
 from ..saga.views import history_entries, utc, workflow_view
-from .records import SagaRecord
+from .records import SagaRecord, WorkerRecord
 
 
 def state_of(record: SagaRecord) -> SagaState:
@@ -25,6 +25,19 @@ def workflow_of(record: SagaRecord, state: SagaState | None = None) -> SagaWorkf
         updated_at=meta.updated_at,
         owner=meta.owner,
         epoch=meta.epoch,
+    )
+
+
+def worker_view(worker: WorkerRecord, now: float) -> WorkerInfo:
+    """A worker as users see it, at this time of the storage."""
+    pid = worker.info.get("pid", "")
+    return WorkerInfo(
+        worker_id=worker.worker_id,
+        host=worker.info.get("host", ""),
+        pid=int(pid) if pid.isdecimal() else None,
+        started_at=utc(worker.started_at),
+        lease_until=utc(worker.lease_until),
+        alive=worker.lease_until > now,
     )
 
 

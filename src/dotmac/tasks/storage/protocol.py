@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from ..models import OperationStatus
 from .key_records import ClaimVerdict, Completion, IdempotencyRecord, NewRecord
 from .records import (
     AdoptableSaga,
@@ -179,6 +180,10 @@ class SagaStore(Protocol):
 
     async def saga_meta(self, saga_id: str) -> SagaMeta | None:
         """The saga's head, or None."""
+        ...
+
+    async def count_sagas(self) -> dict[OperationStatus, int]:
+        """How many sagas there are of each status that a saga can have. Not of one moment, where work goes on."""
         ...
 
     async def list_sagas(self, where: SagaFilter, limit: int, cursor: str | None = None) -> SagaPage:

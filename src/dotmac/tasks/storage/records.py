@@ -10,6 +10,9 @@ import msgspec
 from ..models import OperationStatus
 from .key_records import Completion, IdempotencyRecord, NewRecord
 
+SAGA_STATUSES = tuple(status for status in OperationStatus if status is not OperationStatus.UNKNOWN)
+"""The statuses that a saga can have; ``unknown`` is for steps."""
+
 # --- sagas ----------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ import trio
 
 from dotmac.tasks.models import OperationStatus
 
-from ..records import AdoptableSaga, Purged, SagaFilter, SagaMeta, SagaPage, WorkerRecord
+from ..records import SAGA_STATUSES, AdoptableSaga, Purged, SagaFilter, SagaMeta, SagaPage, WorkerRecord
 from .core import micros, verb
 from .layout import SEPARATOR, Partition
 from .sagas import RedisSagas
@@ -76,6 +76,28 @@ class RedisSearch(RedisSagas, RedisWorkers):
                 del registered[worker_id]
         late = [WorkerRecord(worker_id, 0.0, 0.0) for worker_id in owners - registered.keys()]
         return sorted([*registered.values(), *late], key=lambda worker: worker.worker_id)
+
+    @verb
+    async def count_sagas(self) -> dict[OperationStatus, int]:
+        """See `SagaStore`."""
+        names = {status: _index_prefix(SagaFilter(status=status)) for status in SAGA_STATUSES}
+
+        async def counted(partition: Partition) -> list[int]:
+            async def count(name: bytes) -> int:
+                number: int = await self.client.execute(
+                    "ZLEXCOUNT", partition.index, b"(" + name, b"(" + name + b"\xff",
+                    key=partition.index, repeatable=True,
+                )  # fmt: skip
+                return number
+
+            return await _all_at_once(count, list(names.values()))
+
+        sums = [sum(column) for column in zip(*await self._everywhere(counted), strict=True)]
+        counts = dict(zip(names, sums, strict=True))
+        # Completed sagas stand in the index without their status: what was counted for them is all sagas.
+        others = sum(counts.values()) - counts[OperationStatus.COMPLETED]
+        counts[OperationStatus.COMPLETED] = max(counts[OperationStatus.COMPLETED] - others, 0)
+        return counts
 
     @verb
     async def list_sagas(self, where: SagaFilter, limit: int, cursor: str | None = None) -> SagaPage:
