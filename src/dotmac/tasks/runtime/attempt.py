@@ -26,6 +26,7 @@ from ..saga.events import Failure
 from .context import HandlerContext
 from .handlers import Handler
 from .limits import AttemptLimit
+from .log_fields import attempt_fields
 from .step_lock import LockedHandler
 
 _MAX_MESSAGE = 2000
@@ -99,7 +100,15 @@ async def run_attempt(
         with around_attempt(context):
             result = await handler.call(parameters, context)
     except Exception as error:
-        _log.info("%s, attempt %d of %s: %r", context.token, context.attempt, handler.name, error, exc_info=error)
+        _log.info(
+            "%s, attempt %d of %s: %r",
+            context.token,
+            context.attempt,
+            handler.name,
+            error,
+            exc_info=error,
+            extra=attempt_fields(context),
+        )
         return _failure(handler, error, attempt, policy)
     return _as_json(result, max_payload)
 

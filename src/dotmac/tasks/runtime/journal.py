@@ -24,6 +24,7 @@ from ..storage.key_records import Completion
 from ..storage.protocol import StorageProtocol
 from ..storage.records import Append, Appended
 from .entry_ids import fresh_entry_id
+from .log_fields import saga_fields
 from .telling import tell_event
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
@@ -125,7 +126,8 @@ class Journal:
 
         It ends by itself when the worker's lease would: then the scope round all of a worker's sagas is cancelled.
         """
-        _log.warning("saga %s waits for its storage: %s", self.state.definition.saga_id, error)
+        definition = self.state.definition
+        _log.warning("saga %s waits for its storage: %s", definition.saga_id, error, extra=saga_fields(definition))
         pause = _FIRST_PAUSE
         while True:
             await trio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - spreads retries, guards nothing

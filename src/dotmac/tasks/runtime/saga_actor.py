@@ -18,6 +18,7 @@ from msgspec import Raw
 
 from ..actors import Inbox
 from ..errors import InvalidInput
+from ..models import OperationStatus
 from ..retry import RetryPolicy
 from ..saga.commands import Invoke, Record, Wait
 from ..saga.definition import StepDefinition
@@ -29,6 +30,7 @@ from .attempt import Attempt, failure_of, run_attempt
 from .context import HandlerContext, StepResults
 from .journal import Journal
 from .limits import AttemptLimit
+from .log_fields import saga_fields
 from .messages import Cancel, Hasten, Message
 from .step_lock import LockedHandler
 
@@ -172,6 +174,9 @@ class SagaActor:
         appended = await self.journal.flush(
             retention=environment.settings.saga_retention, completion=environment.completion(state)
         )
+        if state.status is OperationStatus.FAILED:
+            items = "; ".join(state.open_items)
+            _log.warning("saga %s is parked: %s", self.saga_id, items, extra=saga_fields(state.definition))
         if appended.cancel is not None and not self.journal.closed:
             self._cancel(appended.cancel)
 
@@ -197,6 +202,7 @@ class SagaActor:
             self.saga_id,
             pause,
             step.compensation_operation if event.undo else step.operation,
+            extra=saga_fields(self.journal.state.definition, step.name),
         )
         await self.journal.release(now + pause)
 
