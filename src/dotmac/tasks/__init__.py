@@ -40,6 +40,7 @@ from .http.sealing import FernetCodec
 from .http.setup import add_background_operations_middleware
 from .manager import BackgroundOperationsManager
 from .models import (
+    Finding,
     IdempotencyKey,
     LockInfo,
     OperationStatus,
@@ -50,6 +51,7 @@ from .models import (
     SagaSummary,
     SagaWorkflow,
     StepKind,
+    Verdict,
     WorkerInfo,
 )
 from .retry import RetryPolicy
@@ -66,6 +68,7 @@ __all__ = [
     "ClaimLost",
     "DotmacTasksError",
     "FernetCodec",
+    "Finding",
     "HandlerContext",
     "HeldLock",
     "HeldLocks",
@@ -106,6 +109,7 @@ __all__ = [
     "StorageRefused",
     "StorageUnavailable",
     "UnknownOperation",
+    "Verdict",
     "WorkerInfo",
     "__version__",
     "add_background_operations_middleware",

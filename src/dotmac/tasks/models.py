@@ -248,3 +248,29 @@ class WorkerInfo:
     started_at: datetime
     lease_until: datetime
     alive: bool
+
+
+class Verdict(StrEnum):
+    """How serious a finding is: ``ok``, ``advice`` (it works, but consider this) or ``problem`` (promises break)."""
+
+    OK = "ok"
+    ADVICE = "advice"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look at the storage found.
+
+    Attributes:
+        check: What was looked at, such as ``persistence``.
+        node: Of which server; empty where it is about all of them.
+        message: What was found, with its figures.
+        remedy: The command, or the change, that mends it; None where nothing has to be mended.
+    """
+
+    check: str
+    verdict: Verdict
+    message: str
+    node: str = ""
+    remedy: str | None = None

@@ -10,6 +10,7 @@ from typing import Self
 import trio
 
 from ..errors import AlreadyStarted, NotStarted
+from ..models import Finding
 from ..runtime.environment import SagaEnvironment
 from ..runtime.hosting import Hosting
 
@@ -51,6 +52,10 @@ class Hosted:
         Stopping a manager that is not running does nothing.
         """
         await self._stop(hurry=False)
+
+    async def examine(self) -> list[Finding]:
+        """Look the storage over: what is well, what is not, and what mends it. The manager need not be running."""
+        return await self._environment.storage.examine()
 
     async def __aenter__(self) -> Self:
         await self._entered.enter_async_context(self._running())
