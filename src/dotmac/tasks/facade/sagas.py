@@ -101,6 +101,20 @@ class SagaMethods(Hosted):
         """Everything that happened to it, oldest first. Raises SagaNotFound."""
         return await self._hosted().sagas.history(saga_id)
 
+    async def add_saga_note(self, saga_id: str, event: str, details: dict[str, Any]) -> None:
+        """Write a note into the saga's history, beside its journal: who did what, say. It never changes the saga.
+
+        Args:
+            saga_id: The saga.
+            event: Names what the note is about.
+            details: JSON.
+
+        Raises:
+            InvalidInput: The details are not JSON.
+            SagaNotFound: There is no such saga.
+        """
+        await self._hosted().sagas.note(saga_id, {**details, "event": event})
+
     async def list_sagas(
         self,
         tenant_id: str | None = None,

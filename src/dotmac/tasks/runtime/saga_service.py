@@ -105,6 +105,10 @@ class SagaService:
         """Everything that happened to the saga, oldest first. Raises SagaNotFound."""
         return history_of(await self._record(saga_id))
 
+    async def note(self, saga_id: str, entry: dict[str, Any]) -> None:
+        """Write a note beside the saga's journal. Raises SagaNotFound."""
+        await self._storage.append_saga_history(saga_id, entry)
+
     async def status(self, saga_id: str) -> OperationStatus:
         """Its status. Raises SagaNotFound."""
         return (await self._meta(saga_id)).status
