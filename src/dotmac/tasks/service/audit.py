@@ -17,16 +17,12 @@ _log = logging.getLogger("dotmac.tasks.audit")
 
 async def cancel(manager: BackgroundOperationsManager, saga_id: str, who: str, reason: str) -> None:
     """Ask a saga to turn back. Raises as `BackgroundOperationsManager.cancel_saga` does."""
-    await _audited(
-        manager, saga_id, "cancel_requested_by_operator", who, reason, lambda: manager.cancel_saga(saga_id, reason)
-    )
+    await _audited(manager, saga_id, "operator_cancel", who, reason, lambda: manager.cancel_saga(saga_id, reason))
 
 
 async def retry(manager: BackgroundOperationsManager, saga_id: str, who: str, reason: str) -> None:
     """Let a parked saga go on. Raises as `BackgroundOperationsManager.retry_saga` does."""
-    await _audited(
-        manager, saga_id, "retry_requested_by_operator", who, reason, lambda: manager.retry_saga(saga_id, reason)
-    )
+    await _audited(manager, saga_id, "operator_retry", who, reason, lambda: manager.retry_saga(saga_id, reason))
 
 
 async def _audited(
@@ -44,5 +40,5 @@ async def _audited(
         await do()
     except DotmacTasksError as error:
         _log.warning("%s: %s of saga %s was refused: %s", who, action, saga_id, error, extra=fields)
-        await manager.add_saga_note(saga_id, f"{action.partition('_')[0]}_refused", {"who": who, "problem": str(error)})
+        await manager.add_saga_note(saga_id, f"{action}_refused", {"who": who, "problem": str(error)})
         raise

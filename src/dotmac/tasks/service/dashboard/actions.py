@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import parse_qs
@@ -111,13 +112,21 @@ class Operations:
 
 async def _reason(request: Request) -> str:
     """The field ``reason`` of a plain form: parsed here, so that no form parser has to be installed."""
+    announced = request.headers.get("content-length", "0")
+    if not announced.isdecimal() or int(announced) > _LARGEST_FORM:
+        raise _too_large()
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LARGEST_FORM:
-            raise InvalidInput("reason", f"the form has more than {_LARGEST_FORM} bytes")
+    async with aclosing(request.stream()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > _LARGEST_FORM:
+                raise _too_large()
     values = parse_qs(body.decode("utf-8", "replace")).get("reason", [""])
     reason = " ".join(values[0].split())
     if len(reason) > _LONGEST_REASON:
         raise InvalidInput("reason", f"must have at most {_LONGEST_REASON} characters")
     return reason
+
+
+def _too_large() -> InvalidInput:
+    return InvalidInput("reason", f"the form has more than {_LARGEST_FORM} bytes")

@@ -36,7 +36,9 @@ def make_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(clock=clock, duration=duration, pretty=pretty, count=count, words=words, tone=tone)
+    environment.filters.update(
+        clock=clock, duration=duration, pretty=pretty, compact=compact, count=count, words=words, tone=tone
+    )
     environment.globals.update(version=__version__)
     return environment
 
@@ -64,6 +66,11 @@ def duration(seconds: float | None) -> str:
 def pretty(value: Any) -> str:
     """JSON for people."""
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def compact(value: Any) -> str:
+    """The same in one line."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def count(number: float) -> str:

@@ -171,11 +171,11 @@ def _note(entry: SagaHistoryEntry) -> Row:
     """An entry beside the journal; those of the service tell what an operator did."""
     details = entry.details
     who = details.get("who")
-    text = entry.event.replace("_", " ")
+    text = entry.event.removeprefix("operator_").replace("_", " ")
     note = str(details.get("reason") or details.get("problem") or "")
     if who is None:
         return Row("moment", "info", text, entry.timestamp, note=note)
-    return Row("operator", "info", f"{text} by {who}", entry.timestamp, note=note)
+    return Row("operator", "info", f"{text}, asked for by {who}", entry.timestamp, note=note)
 
 
 def _moment_note(details: dict[str, Any]) -> str:
@@ -197,7 +197,7 @@ def _placed(rows: list[Row], reach: datetime) -> list[Row]:
     whole = max((reach - begin).total_seconds(), 1e-9)
     placed = []
     for row in rows:
-        x = (row.start - begin).total_seconds() / whole * SCALE
+        x = min((row.start - begin).total_seconds() / whole * SCALE, SCALE - _NARROWEST)
         width = max((row.seconds or 0.0) / whole * SCALE, _NARROWEST)
-        placed.append(replace(row, x=round(min(x, SCALE - _NARROWEST), 1), width=round(min(width, SCALE - x), 1)))
+        placed.append(replace(row, x=round(x, 1), width=round(min(width, SCALE - x), 1)))
     return placed

@@ -34,7 +34,7 @@ class MemoryStorage(MemorySagas, MemoryRecords, MemoryWorkers, MemoryLocks, Seed
                 "persistence",
                 Verdict.ADVICE,
                 "memory storage: everything in it ends with this process, and no other process sees it",
-                remedy="for anything that must last: RedisStorage, with --redis redis://HOST:6379/0",
+                remedy="RedisStorage(redis_url='redis://HOST:6379/0'), or --redis redis://HOST:6379/0",
             )
         ]
 
