@@ -66,7 +66,7 @@ class Stage:
 
     def __init__(self, manager: BackgroundOperationsManager) -> None:
         self.manager = manager
-        self.visitor = OPERATOR
+        self.visitor: Visitor | None = OPERATOR
         self.ids: dict[str, str] = {}
         self.site = Site(manager, lambda _request: self.visitor)
         self.app = Starlette(routes=dashboard_routes(self.site))

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import trio
@@ -138,7 +139,8 @@ async def test_a_saga_is_shown_with_its_timeline(full: Stage) -> None:
 
 
 async def test_hostile_values_are_text(full: Stage) -> None:
-    for address in ("/sagas", "/", f"/sagas/{full.ids['hostile']}", f"/sagas?tenant_id={HOSTILE}", f"/sagas/{HOSTILE}"):
+    quoted = quote(HOSTILE, safe="")
+    for address in ("/sagas", "/", f"/sagas/{full.ids['hostile']}", f"/sagas?tenant_id={quoted}", f"/sagas/{quoted}"):
         answer = await full.client.get(address)
         check(answer.text)
         assert "<script>alert" not in answer.text

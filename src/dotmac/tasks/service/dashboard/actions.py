@@ -86,7 +86,8 @@ class Operations:
 
     async def confirm(self, request: Request) -> Response:
         """Ask whether it is meant."""
-        if not self._site.visitor_of(request).may_operate:
+        visitor = self._site.visitor_of(request)
+        if visitor is None or not visitor.may_operate:
             return self._refused(request)
         saga = await self._manager.get_saga(request.path_params["saga_id"])
         action = BY_NAME[request.path_params["action"]]
@@ -98,7 +99,7 @@ class Operations:
     async def act(self, request: Request) -> Response:
         """Do it, and show the saga."""
         visitor = self._site.visitor_of(request)
-        if not visitor.may_operate:
+        if visitor is None or not visitor.may_operate:
             return self._refused(request)
         action, saga_id = BY_NAME[request.path_params["action"]], request.path_params["saga_id"]
         await action.do(self._manager, saga_id, visitor.name, await _reason(request))

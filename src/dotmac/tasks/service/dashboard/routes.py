@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 
 from starlette.requests import Request
@@ -13,6 +14,15 @@ from .actions import BY_NAME, Operations
 from .pages import Pages
 from .rendering import FOLDER
 from .site import Site
+
+
+def login_page(site: Site) -> Callable[[Request, str, str | None], Response]:
+    """Shows the form for signing in: called with the request, where to go afterwards, and what was wrong, if it was."""
+
+    def page(request: Request, wanted: str, problem: str | None) -> Response:
+        return site.page(request, "login.html", wanted=wanted, problem=problem)
+
+    return page
 
 
 def dashboard_routes(site: Site) -> list[BaseRoute]:

@@ -41,12 +41,12 @@ class Site:
 
     Attributes:
         manager: Whose sagas are shown.
-        visitor_of: Says who sent a request; whoever may see nothing was refused before.
+        visitor_of: Says who sent a request; None: nobody yet, who is about to sign in.
         redaction: Hides values on all pages.
     """
 
     manager: BackgroundOperationsManager
-    visitor_of: Callable[[Request], Visitor]
+    visitor_of: Callable[[Request], Visitor | None]
     redaction: Redaction = field(default_factory=Redaction)
     activity: Activity = field(default_factory=Activity)
     counts: StoredCounts = field(default_factory=StoredCounts)
