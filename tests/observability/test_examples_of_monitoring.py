@@ -20,6 +20,7 @@ VALUES = {
     "status": {str(status) for status in OperationStatus},
     "state": {"alive", "lost"},
     "outcome": {"succeeded", "failed", "lost", "acquired", "created", "hit", "completed"},
+    "handling": {"unprotected", "refused"},
     "error": {kind.__name__ for kind in EnvironmentFault.__subclasses__()},
 }
 

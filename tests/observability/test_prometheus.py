@@ -129,6 +129,13 @@ async def test_the_storage_is_looked_at_for_each_status(
     assert b'dotmac_tasks_sagas{status="failed"} 1.0\n' in metrics.text()
 
 
+def test_http_requests_that_met_no_storage_are_counted(metrics: PrometheusMetrics) -> None:
+    emit("http_storage_failed", "POST /orders", "t", passed=True, error="away")
+    emit("http_storage_failed", "POST /orders", "t", passed=False, error="away")
+    for handling in ("unprotected", "refused"):
+        assert value(metrics, "http_storage_failures_total", handling=handling) == 1
+
+
 def test_tenants_are_a_label_only_where_wanted() -> None:
     by_tenant = PrometheusMetrics(CollectorRegistry(), tenant_label=True)
     remove = by_tenant.install()

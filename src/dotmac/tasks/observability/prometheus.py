@@ -82,6 +82,13 @@ class PrometheusMetrics:
             "idempotency_keys", "What became of requests under idempotency keys.",
             ("operation", "outcome", *tenant), of, registry=registry,
         )  # fmt: skip
+        self._http_failures = Counter(
+            "http_storage_failures",
+            "HTTP requests with an idempotency key that met a storage that was away.",
+            ("handling",),
+            of,
+            registry=registry,
+        )
         self._locks = Counter("locks", "What became of requests for locks.", ("outcome",), of, registry=registry)
         self._lock_wait = Histogram(
             "lock_wait_seconds", "Time until a lock was granted.", (), of, buckets=_ATTEMPT_SECONDS, registry=registry
@@ -112,6 +119,7 @@ class PrometheusMetrics:
             "lock_failed_hook": self._lock_told("failed"),
             "lock_lost_hook": self._lock_told("lost"),
             "storage_operation_hook": self._storage_called,
+            "http_storage_failed_hook": self._http_storage_failed,
             **{f"idempotency_key_{outcome}_hook": self._key_told(outcome) for outcome in keys},
         }
         removals = [register_metrics_hooks(**hooks), register_attempt_hook(self._around_attempt)]
@@ -186,6 +194,9 @@ class PrometheusMetrics:
         self._storage.labels(self._verb(verb)).observe(details["seconds"])
         if details["error"] is not None:
             self._storage_errors.labels(self._verb(verb), self._error(details["error"].partition("(")[0])).inc()
+
+    def _http_storage_failed(self, _operation: str, _tenant_id: str, details: Details) -> None:
+        self._http_failures.labels("unprotected" if details["passed"] else "refused").inc()
 
     def _attempt(self, operation: str, tenant_id: str, details: Details) -> tuple[str, ...]:
         direction = "compensation" if details["undo"] else "forward"
