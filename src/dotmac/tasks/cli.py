@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-_NEEDED = ("typer", "rich")
+_NEEDED = ("typer", "rich", "starlette", "hypercorn", "jinja2", "prometheus_client")
 
 
 def main() -> None:

@@ -6,11 +6,9 @@ These are views, taken at one moment. Changing one changes nothing in the storag
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from datetime import datetime
+from typing import Any
 
 
 class OperationStatus(StrEnum):

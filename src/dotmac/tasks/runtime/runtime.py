@@ -75,9 +75,11 @@ class Runtime:
         await self._supervisor.run(task_status=task_status)
 
     def request_stop(self, *, hurry: bool = False) -> None:
-        """Drain and end; in a hurry, cut running attempts off at once. Asking again does nothing."""
+        """Drain and end; in a hurry, cut running attempts off at once, also while a drain goes on already."""
         if hurry:
             self._drain_seconds = 0.0
+            if self._worker is not None:
+                self._worker.hasten()
         self._supervisor.request_stop()
 
     async def _keep_working(self) -> None:

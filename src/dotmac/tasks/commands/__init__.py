@@ -1,4 +1,4 @@
-"""The commands of `dotmac-tasks`, as a typer application."""
+"""The commands of `dotmac-tasks`, as a typer application: one module a group of commands."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ._version import __version__
-from .demo.app import run_demo
+from .._version import __version__
+from ..demo.app import run_demo
+from . import running
 
-app = typer.Typer(name="dotmac-tasks", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(name="dotmac-tasks", no_args_is_help=True, pretty_exceptions_enable=False)
+running.add_to(app)
 
 
 def _show_version(wanted: bool) -> None:

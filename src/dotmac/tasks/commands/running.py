@@ -1,0 +1,126 @@
+"""`serve` and `worker`: the commands that run for long."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import trio
+import typer
+
+from ..errors import InvalidInput
+from ..manager import BackgroundOperationsManager
+from ..service.access import Access, access_for
+from ..service.application import load_attribute, load_manager
+from ..service.console import create_console
+from ..service.exits import USAGE
+from ..service.logs import LogStyle, configure_logging
+from ..service.process import Front, run_process
+from ..service.tokens import Tokens
+from ..storage.memory import MemoryStorage
+
+
+class Level(StrEnum):
+    """The lowest level that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+App = Annotated[
+    str, typer.Argument(metavar="MODULE:ATTR", help="The manager, or a callable that returns it.", show_default=False)
+]
+Redis = Annotated[
+    str | None,
+    typer.Option("--redis", metavar="URL", help="Sets REDIS_URL for the application.", show_default=False),
+]
+Style = Annotated[LogStyle, typer.Option("--log", help="How log lines look.")]
+LogLevel = Annotated[Level, typer.Option("--log-level", help="The lowest level that is logged.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(serve)
+    app.command()(worker)
+
+
+def serve(  # noqa: PLR0913, PLR0917 - options of a command line
+    application: App,
+    bind: Annotated[
+        list[str], typer.Option("--bind", "-b", metavar="HOST:PORT", help="Where to listen; can be given often.")
+    ] = ["127.0.0.1:8080"],  # noqa: B006 - typer copies it
+    redis: Redis = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File of tokens; each line: ROLE NAME TOKEN.", show_default=False)
+    ] = None,
+    token_env: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Environment variable that holds the same.", show_default=False),
+    ] = None,
+    auth: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:ATTR", help="Async callable that says who sent a request.", show_default=False),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Further host name that requests may name.", show_default=False),
+    ] = None,
+    certfile: Annotated[Path | None, typer.Option(help="Certificate chain, for TLS.", show_default=False)] = None,
+    keyfile: Annotated[Path | None, typer.Option(help="Its key.", show_default=False)] = None,
+    log: Style = LogStyle.CONSOLE,
+    log_level: LogLevel = Level.INFO,
+) -> None:
+    """Run sagas, and serve the dashboard and the HTTP API.
+
+    Exit codes: 0 drained; 1 failed; 2 called wrongly; 3 storage; 128+n running attempts were cut off by signal n.
+    """
+
+    def front(manager: BackgroundOperationsManager) -> Front:
+        access = _access(bind, token_file, token_env, auth, host or [])
+        texts = [None if path is None else str(path) for path in (certfile, keyfile)]
+        return Front(create_console(manager, access), bind, *texts)
+
+    _run(application, redis, log, log_level, front)
+
+
+def worker(
+    application: App, redis: Redis = None, log: Style = LogStyle.CONSOLE, log_level: LogLevel = Level.INFO
+) -> None:
+    """Run sagas, without HTTP. Exit codes as those of serve."""
+    _run(application, redis, log, log_level, lambda _manager: None)
+
+
+def _run(
+    application: str,
+    redis: str | None,
+    style: LogStyle,
+    level: Level,
+    front: Callable[[BackgroundOperationsManager], Front | None],
+) -> NoReturn:
+    configure_logging(style, level)
+    if redis is not None:
+        os.environ["REDIS_URL"] = redis
+    try:
+        manager = load_manager(application)
+        if redis is not None and isinstance(manager.storage, MemoryStorage):
+            raise InvalidInput("--redis", f"{application} keeps everything in memory; make it without a storage")
+        made = front(manager)
+    except InvalidInput as error:
+        typer.secho(f"dotmac-tasks: {error}", err=True, fg="red")
+        raise typer.Exit(USAGE) from error
+    raise typer.Exit(trio.run(run_process, manager, made))
+
+
+def _access(
+    bind: list[str], token_file: Path | None, token_env: str | None, auth: str | None, hosts: list[str]
+) -> Access:
+    authenticator = None if auth is None else load_attribute(auth, "app.access:authenticate")
+    if authenticator is not None and not callable(authenticator):
+        raise InvalidInput(auth or "--auth", f"is a {type(authenticator).__name__}; it must be an async callable")
+    tokens = Tokens.load(token_file, token_env, os.environ)
+    return access_for(bind, tokens=tokens, authenticator=authenticator, hosts=hosts)
