@@ -93,7 +93,9 @@ async def test_a_server_that_is_not_there_is_one_finding() -> None:
     found = await examined(RedisStorage(f"redis://u:secret@127.0.0.1:{port}/0", socket_timeout=0.5))
     assert list(found) == ["connection"]
     assert found["connection"].verdict is Verdict.PROBLEM
-    assert found["connection"].remedy == f"the command line shows why: redis-cli -h 127.0.0.1 -p {port} PING"
+    assert found["connection"].remedy == (
+        f"redis-cli -h 127.0.0.1 -p {port} PING (shows whether it can be reached from here)"
+    )
     assert "secret" not in repr(found)
 
 

@@ -11,10 +11,11 @@ from rich.console import Console
 
 from .._version import __version__
 from ..demo.app import run_demo
-from . import running
+from . import doctor, running
 
 app = typer.Typer(name="dotmac-tasks", no_args_is_help=True, pretty_exceptions_enable=False)
 running.add_to(app)
+doctor.add_to(app)
 
 
 def _show_version(wanted: bool) -> None:

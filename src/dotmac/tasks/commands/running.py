@@ -19,6 +19,7 @@ from ..service.console import create_console
 from ..service.exits import USAGE
 from ..service.logs import LogStyle, configure_logging
 from ..service.process import Front, run_process
+from ..service.redaction import DEFAULT_FIELDS, Redaction
 from ..service.tokens import Tokens
 from ..storage.memory import MemoryStorage
 
@@ -40,6 +41,9 @@ Redis = Annotated[
     typer.Option("--redis", metavar="URL", help="Sets REDIS_URL for the application.", show_default=False),
 ]
 Style = Annotated[LogStyle, typer.Option("--log", help="How log lines look.")]
+Tracing = Annotated[
+    bool, typer.Option("--otel", help="Record OpenTelemetry spans, with the SDK that the process is set up with.")
+]
 LogLevel = Annotated[Level, typer.Option("--log-level", help="The lowest level that is logged.")]
 
 
@@ -72,6 +76,11 @@ def serve(  # noqa: PLR0913, PLR0917 - options of a command line
     ] = None,
     certfile: Annotated[Path | None, typer.Option(help="Certificate chain, for TLS.", show_default=False)] = None,
     keyfile: Annotated[Path | None, typer.Option(help="Its key.", show_default=False)] = None,
+    redact: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD", help="Further field whose values the pages hide.", show_default=False),
+    ] = None,
+    otel: Tracing = False,
     log: Style = LogStyle.CONSOLE,
     log_level: LogLevel = Level.INFO,
 ) -> None:
@@ -83,16 +92,33 @@ def serve(  # noqa: PLR0913, PLR0917 - options of a command line
     def front(manager: BackgroundOperationsManager) -> Front:
         access = _access(bind, token_file, token_env, auth, host or [])
         texts = [None if path is None else str(path) for path in (certfile, keyfile)]
-        return Front(create_console(manager, access), bind, *texts)
+        return Front(create_console(manager, access, Redaction([*DEFAULT_FIELDS, *(redact or [])])), bind, *texts)
 
+    if otel:
+        _trace()
     _run(application, redis, log, log_level, front)
 
 
 def worker(
-    application: App, redis: Redis = None, log: Style = LogStyle.CONSOLE, log_level: LogLevel = Level.INFO
+    application: App,
+    redis: Redis = None,
+    otel: Tracing = False,
+    log: Style = LogStyle.CONSOLE,
+    log_level: LogLevel = Level.INFO,
 ) -> None:
     """Run sagas, without HTTP. Exit codes as those of serve."""
+    if otel:
+        _trace()
     _run(application, redis, log, log_level, lambda _manager: None)
+
+
+def _trace() -> None:
+    try:
+        from ..observability.opentelemetry import install_tracing  # noqa: PLC0415 - needs the otel extra
+    except ModuleNotFoundError as error:
+        typer.secho("dotmac-tasks: --otel needs: pip install 'dotmac-tasks[otel]'", err=True, fg="red")
+        raise typer.Exit(USAGE) from error
+    install_tracing()
 
 
 def _run(

@@ -10,27 +10,32 @@ from ..observability.prometheus import PrometheusMetrics
 from .access import Access
 from .app import create_app
 from .callers import caller_of
-from .dashboard.routes import dashboard_routes
+from .dashboard.routes import dashboard_routes, login_page
 from .dashboard.site import Site, Visitor
+from .redaction import Redaction
 
 
-def create_console(manager: BackgroundOperationsManager, access: Access) -> Starlette:
+def create_console(
+    manager: BackgroundOperationsManager, access: Access, redaction: Redaction | None = None
+) -> Starlette:
     """The whole service, and the metrics that it counts from now on.
 
     Args:
         manager: What is looked at and operated.
         access: Who may do what.
+        redaction: Hides values on the pages; None: those of `DEFAULT_FIELDS`.
     """
     metrics = PrometheusMetrics()
     metrics.install()
-    site = Site(manager, visitor_of)
+    site = Site(manager, visitor_of, redaction or Redaction())
     site.activity.install()
-    return create_app(manager, access=access, pages=dashboard_routes(site), metrics=metrics)
+    pages = dashboard_routes(site)
+    return create_app(manager, access=access, pages=pages, login_page=login_page(site), metrics=metrics)
 
 
-def visitor_of(request: Request) -> Visitor:
+def visitor_of(request: Request) -> Visitor | None:
     """Who looks at a page, as pages know visitors."""
     caller = caller_of(request)
     if caller is None:  # on a path that is open to everybody
-        return Visitor("nobody", may_operate=False)
+        return None
     return Visitor(caller.name, caller.may_operate, caller.by_session)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 
 from starlette.requests import Request
@@ -21,6 +22,8 @@ from .replies import json_reply
 FILTERS = ("tenant_id", "status", "workflow_type", "parked", "limit", "cursor")
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
 _LONGEST_REASON = 500
+_LONGEST_TRACESTATE = 512
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SPARE = 65_536  # bytes of a body beyond what a saga's definition may have: blanks, and the names of defaults
 
 
@@ -37,6 +40,7 @@ class Sagas:
         key = parse_idempotency_key(lines) if lines else None
         wanted = await read_json(request, SagaInput, self._manager.settings.max_payload + _SPARE)
         fields = {name: getattr(wanted, name) for name in SagaInput.__struct_fields__}
+        fields["metadata"] = {**_trace_context(request), **(wanted.metadata or {})}
         handle = await self._manager.start_saga(**fields, idempotency_key=key)
         url = _url(request, handle.saga_id)
         return json_reply(StartedSaga(handle.saga_id, url), HTTPStatus.CREATED, {"Location": url})
@@ -82,6 +86,14 @@ class Sagas:
     def _steered(request: Request) -> Response:
         saga_id = _saga_id(request)
         return json_reply(SteeredSaga(saga_id, _url(request, saga_id)), HTTPStatus.ACCEPTED)
+
+
+def _trace_context(request: Request) -> dict[str, str]:
+    """The caller's trace, for the saga to take along: what the W3C's headers say, if they say it well."""
+    parent, state = (request.headers.get(name, "") for name in ("traceparent", "tracestate"))
+    if _TRACEPARENT.fullmatch(parent) is None:
+        return {}
+    return {"traceparent": parent, **({"tracestate": state} if 0 < len(state) <= _LONGEST_TRACESTATE else {})}
 
 
 def _saga_id(request: Request) -> str:

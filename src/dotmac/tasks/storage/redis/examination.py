@@ -72,7 +72,7 @@ async def _reachable(target: Target) -> AsyncIterator[RedisClient]:
 
 
 def _unreachable(error: EnvironmentFault, target: Target) -> Finding:
-    remedy = f"the command line shows why: {_ping(target)}"
+    remedy = f"{_ping(target)} (shows whether it can be reached from here)"
     if isinstance(error, StorageMisconfigured):
         remedy = "give the right user and password in the URL, or let the user in: redis-cli ACL LIST"
     return Finding("connection", Verdict.PROBLEM, str(error), remedy=remedy)

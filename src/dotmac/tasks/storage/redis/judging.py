@@ -119,12 +119,15 @@ def _replication(node: str, report: Report) -> Finding:
     count = int(report.get("connected_slaves", 0))
     if not count:
         host, _, port = node.rpartition(":")
+        remedy = f"redis-cli -h REPLICA REPLICAOF {host.strip('[]')} {port}"
+        if not port.isdecimal():
+            remedy = "use servers behind Sentinels, or a Cluster"
         return Finding(
             "replication",
             _ADVICE,
             "no replica: while this server is away everything waits, and its disk is the only copy",
             node,
-            f"redis-cli -h REPLICA REPLICAOF {host or node} {port if port.isdecimal() else 6379}",
+            remedy,
         )
     late = [name for name, text in report.items() if name.startswith("slave") and _lag(text) > _LARGEST_LAG]
     if late:
