@@ -7,9 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from dashboard.stage import SAGAS
-from support.processes import port_candidates
+from support.processes import port_candidates, spawn, wait_until
 
 TESTS = Path(__file__).parents[1]
 VIEW, OPERATE = "view-token-of-the-test-0123456789", "operate-token-of-the-test-0123456789"
@@ -28,6 +28,9 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 PAGES = ["/", "/sagas", "/locks", "/workers", "/settings", "/sagas/nothing"]
+
+PROVOKED = ("status of 403", "status of 404", "ERR_FAILED")
+"""What the tests themselves make the browser complain of."""
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE * 1000)
@@ -64,10 +67,7 @@ class Service:
         return status
 
     def wait_for(self, saga_id: str, status: str) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while self.status(saga_id) != status:
-            assert time.monotonic() < deadline, f"{saga_id} is {self.status(saga_id)}, not {status}"
-            time.sleep(0.05)
+        wait_until(lambda: self.status(saga_id) == status, seconds=PATIENCE, what=f"{saga_id} is {status}")
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     ]  # fmt: skip
     made = Service(f"http://127.0.0.1:{port}")
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=TESTS, stdout=log, stderr=log)
+        process = spawn(command, cwd=TESTS, stdout=log, stderr=log)
     try:
         _wait_until_it_answers(made, process, folder / "log")
         made.ids = {name: made.start(name) for name in SAGAS}
@@ -100,15 +100,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def _wait_until_it_answers(service: Service, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while True:
+    def answers() -> bool:
         assert process.poll() is None, log.read_text()
         try:
-            if httpx.get(f"{service.url}/health/ready").status_code == 200:
-                return
+            return httpx.get(f"{service.url}/health/ready").status_code == HTTPStatus.OK
         except httpx.TransportError:
-            assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
+            return False
+
+    wait_until(answers, seconds=PATIENCE, what="the service answers")
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +145,7 @@ def open_page(browser: Browser, service: Service) -> Iterator[Callable[..., Page
     yield opened
     for context in contexts:
         context.close()
-    assert [line for line in complaints if "404" not in line and "ERR_FAILED" not in line] == []
+    assert [line for line in complaints if not any(known in line for known in PROVOKED)] == []
 
 
 def test_the_keyboard_is_enough_to_sign_in_and_to_walk_about(open_page: Callable[..., Page]) -> None:
@@ -156,6 +155,7 @@ def test_the_keyboard_is_enough_to_sign_in_and_to_walk_about(open_page: Callable
     page.keyboard.type("wrong-token-of-the-test-000000000")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("not known")
+    expect(page.get_by_label("Token")).to_be_focused()
     page.keyboard.type(OPERATE)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Sagas", level=1)).to_be_visible()
@@ -262,8 +262,8 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("width", "height"), [(1280, 900), (360, 740)])
+# What is too wide depends on the width alone, what is too faint on the scheme: two of the four pairs show both.
+@pytest.mark.parametrize(("scheme", "width", "height"), [("light", 1280, 900), ("dark", 360, 740)])
 def test_every_page_can_be_read_on_every_screen(
     open_page: Callable[..., Page], service: Service, scheme: str, width: int, height: int
 ) -> None:
