@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from ..errors import InvalidInput
@@ -115,13 +116,16 @@ class SagaMethods(Hosted):
         """
         await self._hosted().sagas.note(saga_id, {**details, "event": event})
 
-    async def list_sagas(
+    async def list_sagas(  # noqa: PLR0913 - independent filters
         self,
         tenant_id: str | None = None,
         status: OperationStatus | str | None = None,
         workflow_type: str | None = None,
         limit: int = 100,
         cursor: str | None = None,
+        *,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
     ) -> SagaList:
         """A page of sagas, newest first; None matches everything.
 
@@ -131,13 +135,16 @@ class SagaMethods(Hosted):
             workflow_type: Only of this kind.
             limit: At most this many, from 1 to 1000.
             cursor: `SagaList.cursor` of the page before.
+            created_after: Only those created at this time or later; with a time zone.
+            created_before: Only those created before this time; with a time zone.
         """
         try:
             wanted = None if status is None else OperationStatus(status)
         except ValueError:
             known = ", ".join(OperationStatus)
             raise InvalidInput("status", f"there is no status {status!r}; there are: {known}") from None
-        where = SagaFilter(tenant_id, wanted, workflow_type)
+        times = (_seconds("created_after", created_after), _seconds("created_before", created_before))
+        where = SagaFilter(tenant_id, wanted, workflow_type, *times)
         return await self._hosted().sagas.list(where, limit, cursor)
 
     async def count_sagas(self) -> dict[OperationStatus, int]:
@@ -170,3 +177,11 @@ class SagaMethods(Hosted):
         handle = self.saga_handle(saga_id)
         await handle.cancel(reason)
         return handle
+
+
+def _seconds(field: str, at: datetime | None) -> float | None:
+    if at is None:
+        return None
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise InvalidInput(field, f"must be a datetime with a time zone, not {at!r:.80}")
+    return at.timestamp()

@@ -62,7 +62,8 @@ class Journal:
         """Apply the fact and keep it for the next append; `seconds` is how long it took, for the metrics."""
         self.state = apply(self.state, event)
         self._batch.append(event)
-        self._seconds = seconds
+        if seconds:  # of the one ending that a batch can hold, which is followed by facts that took no time
+            self._seconds = seconds
 
     async def flush(self, *, retention: float | None = None, completion: Completion | None = None) -> Appended:
         """Append what is pending. With a final status in it, the saga is given up with the same entry.
@@ -117,6 +118,7 @@ class Journal:
             for event in self._batch:
                 tell_event(self.state.definition, event, self._seconds)
         self._batch.clear()
+        self._seconds = 0.0
         self.sequence += 1
         self.closed = self.state.status.is_final
         return appended

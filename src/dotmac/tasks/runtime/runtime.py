@@ -39,16 +39,17 @@ class Runtime:
         self._ready = trio.Event()
         self._trouble: Exception | None = None
         self._drain_seconds = drain = environment.settings.drain_timeout
-        self._supervisor = Supervisor(
-            "runtime",
-            [
-                ChildSpec("claims", self.claims.run, shutdown_seconds=0),
-                ChildSpec("stall watch", StallWatch(environment.settings.worker_lease / 3).run, shutdown_seconds=0),
+        children = [
+            ChildSpec("claims", self.claims.run, shutdown_seconds=0),
+            ChildSpec("stall watch", StallWatch(environment.settings.worker_lease / 3).run, shutdown_seconds=0),
+            environment.locks.supervisor.child_spec(),
+        ]
+        if environment.works:
+            children += [
                 ChildSpec("janitor", Janitor(environment).run, shutdown_seconds=0),
-                environment.locks.supervisor.child_spec(),
                 ChildSpec("worker", self._keep_working, shutdown_seconds=drain + _SPARE, handshake=True),
-            ],
-        )
+            ]
+        self._supervisor = Supervisor("runtime", children)
 
     async def worker(self) -> Worker:
         """The present worker. Between two of them it waits, so that callers do not notice a lease that was lost.

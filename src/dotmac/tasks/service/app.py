@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 
 import trio
@@ -19,6 +19,7 @@ from ..manager import BackgroundOperationsManager
 from ..observability.prometheus import PrometheusMetrics
 from .access import Access
 from .api.routes import api_routes
+from .feed import Feed
 from .guard import Guard
 from .login import LoginPage, login_routes, plain_login_page
 from .problems import Problem, not_found
@@ -33,6 +34,7 @@ def create_app(
     pages: Sequence[BaseRoute] = (),
     login_page: LoginPage = plain_login_page,
     metrics: PrometheusMetrics | None = None,
+    feed: Feed | None = None,
 ) -> Starlette:
     """The application, for a server that runs under trio in the manager's own trio run.
 
@@ -43,26 +45,28 @@ def create_app(
         access: Who may do what; None: everybody on this machine, nobody else.
         pages: Routes of a dashboard, answering what the API does not.
         login_page: Shows the form for signing in.
-        metrics: What ``/metrics`` shows; the caller installs it. None: gauges of the whole namespace only.
+        metrics: What ``/metrics`` shows; None: metrics of its own.
+        feed: What ``/v1/events`` tells; None: one of its own. Both are fed while the application's lifespan lasts.
 
     Returns:
         The application. Setting the event ``app.state.closing`` ends all event streams and makes
         ``/health/ready`` say that it is stopping.
     """
-    access = Access() if access is None else access
+    access, feed, metrics = access or Access(), feed or Feed(), metrics or PrometheusMetrics()
     closing = trio.Event()
     routes: list[BaseRoute] = [
-        *api_routes(manager, closing, PrometheusMetrics() if metrics is None else metrics),
+        *api_routes(manager, feed, closing, metrics),
         *login_routes(access, login_page),
         *pages,
     ]
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        if manager.is_running:
-            yield
-            return
-        async with manager:
+        async with AsyncExitStack() as stack:
+            for install in (feed.install, metrics.install):
+                stack.callback(install())
+            if not manager.is_running:
+                await stack.enter_async_context(manager)
             yield
             closing.set()
 

@@ -6,7 +6,6 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from ..manager import BackgroundOperationsManager
-from ..observability.prometheus import PrometheusMetrics
 from .access import Access
 from .app import create_app
 from .callers import caller_of
@@ -18,19 +17,16 @@ from .redaction import Redaction
 def create_console(
     manager: BackgroundOperationsManager, access: Access, redaction: Redaction | None = None
 ) -> Starlette:
-    """The whole service, and the metrics that it counts from now on.
+    """The whole service: API and dashboard.
 
     Args:
         manager: What is looked at and operated.
         access: Who may do what.
         redaction: Hides values on the pages; None: those of `DEFAULT_FIELDS`.
     """
-    metrics = PrometheusMetrics()
-    metrics.install()
     site = Site(manager, visitor_of, redaction or Redaction())
     site.activity.install()
-    pages = dashboard_routes(site)
-    return create_app(manager, access=access, pages=pages, login_page=login_page(site), metrics=metrics)
+    return create_app(manager, access=access, pages=dashboard_routes(site), login_page=login_page(site))
 
 
 def visitor_of(request: Request) -> Visitor | None:

@@ -122,7 +122,8 @@ def same_origin(request: HTTPConnection) -> bool:
 
 def root_of(request: HTTPConnection) -> str:
     """The path under which the service is mounted; empty at the root."""
-    root: str = request.scope.get("root_path", "")
+    # Inside of a mount, the root path has the mount's own in it.
+    root: str = request.scope.get("app_root_path", request.scope.get("root_path", ""))
     return root.rstrip("/")
 
 

@@ -44,16 +44,19 @@ class Problem:
     members: dict[str, Any] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
 
-    def response(self) -> Response:
-        """The response that carries it."""
-        document = {
+    def document(self) -> dict[str, Any]:
+        """The document."""
+        return {
             **self.members,
             "type": TYPE_PREFIX + self.slug,
             "title": self.slug.replace("-", " ").capitalize(),
             "status": int(self.status),
             "detail": self.detail,
         }
-        return Response(encode(document), int(self.status), self.headers, MEDIA_TYPE)
+
+    def response(self) -> Response:
+        """The response that carries it."""
+        return Response(encode(self.document()), int(self.status), self.headers, MEDIA_TYPE)
 
 
 def problem_of(error: DotmacTasksError) -> Problem | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..jsonvalue import decode
-from ..models import SagaHistoryEntry, SagaWorkflow, WorkerInfo
+from ..models import SagaHistoryEntry, SagaSummary, SagaWorkflow, WorkerInfo
 from ..saga.events import decode_events
 from ..saga.fold import fold
 from ..saga.state import SagaState
 from ..saga.views import history_entries, utc, workflow_view
-from .records import SagaRecord, WorkerRecord
+from .records import SagaMeta, SagaRecord, WorkerRecord
 
 
 def state_of(record: SagaRecord) -> SagaState:
@@ -54,3 +54,19 @@ def history_of(record: SagaRecord) -> list[SagaHistoryEntry]:
         details = decode(note.entry)
         lines.append(SagaHistoryEntry(saga_id, utc(note.at), str(details.pop("event", "note")), details=details))
     return sorted(lines, key=lambda line: line.timestamp)
+
+
+def summary_of(meta: SagaMeta) -> SagaSummary:
+    """A saga as lists show it."""
+    return SagaSummary(
+        saga_id=meta.saga_id,
+        tenant_id=meta.tenant_id,
+        workflow_type=meta.workflow_type,
+        status=meta.status,
+        current_step=max(meta.cursor, 0),
+        step_count=meta.size,
+        created_at=utc(meta.created_at),
+        updated_at=utc(meta.updated_at),
+        owner=meta.owner,
+        priority=meta.priority,
+    )

@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from ...models import IdempotencyKey, LockInfo, SagaHistoryEntry, WorkerInfo
 from ...retry import RetryPolicy
 
+Name = Annotated[str, Meta(min_length=1, max_length=255)]
+Seconds = Annotated[float, Meta(gt=0, le=1e9)]
+
 
 class StepInput(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """One step of a saga to be started; see the saga guide for what each field means."""
+    """One step of a saga to be started; the saga guide says what each field means.
 
-    name: str
-    operation: str
+    It describes; what reads steps is the manager.
+    """
+
+    name: Name
+    operation: Name
     parameters: dict[str, Any] | None = None
     kind: Literal["compensatable", "pivot", "retriable"] = "compensatable"
-    compensation_operation: str | None = None
+    compensation_operation: Name | None = None
     compensation_parameters: dict[str, Any] | None = None
-    max_retries: int | None = None
+    max_retries: Annotated[int, Meta(ge=0)] | None = None
     retry: RetryPolicy | None = None
     compensation_retry: RetryPolicy | None = None
-    timeout_seconds: float | None = None
-    compensation_timeout_seconds: float | None = None
+    timeout_seconds: Seconds | None = None
+    compensation_timeout_seconds: Seconds | None = None
     lock: str | None = None
 
 
 class SagaInput(msgspec.Struct, forbid_unknown_fields=True):
     """A saga to be started."""
 
-    tenant_id: str
-    workflow_type: str
-    steps: list[dict[str, Any]]
-    timeout_seconds: float | None = None
-    priority: int = 0
+    tenant_id: Name
+    workflow_type: Name
+    steps: list[Any]
+    timeout_seconds: Seconds | None = None
+    priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
     metadata: dict[str, str] = {}
 
 
@@ -48,7 +55,7 @@ class StartedSaga(msgspec.Struct):
 class Steering(msgspec.Struct, forbid_unknown_fields=True):
     """Why an operator steps in; it is written into the saga's history."""
 
-    reason: str = ""
+    reason: Annotated[str, Meta(max_length=500)] = ""
 
 
 class SteeredSaga(msgspec.Struct):
@@ -90,12 +97,7 @@ class Liveness(msgspec.Struct):
 
 
 class StorageState(msgspec.Struct, omit_defaults=True):
-    """How the storage answered just now.
-
-    Attributes:
-        seconds: How long it took; absent if it did not answer.
-        problem: Why it cannot be used; absent if it can.
-    """
+    """How the storage answered just now: in how many seconds, or why it cannot be used."""
 
     state: Literal["ok", "unavailable"]
     seconds: float | None = None
@@ -110,7 +112,7 @@ class Readiness(msgspec.Struct):
 
 
 class ProblemDocument(msgspec.Struct, omit_defaults=True):
-    """RFC 9457. `field` names what is wrong in the request, where something is."""
+    """What went wrong (RFC 9457). `field` names what is wrong in the request, where something is."""
 
     type: str
     title: str

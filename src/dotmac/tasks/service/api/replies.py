@@ -15,13 +15,13 @@ from ...errors import DotmacTasksError
 from ..problems import Problem, problem_of
 
 Handler = Callable[[Request], Awaitable[Response]]
-_encode = msgspec.json.Encoder().encode
+encode_model = msgspec.json.Encoder().encode
 _log = logging.getLogger(__name__)
 
 
 def json_reply(value: Any, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None) -> Response:
     """A response with this value as JSON."""
-    return Response(_encode(value), status, headers, "application/json")
+    return Response(encode_model(value), status, headers, "application/json")
 
 
 def guarded(handler: Handler) -> Handler:

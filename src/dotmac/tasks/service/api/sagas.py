@@ -19,7 +19,7 @@ from .documents import History, SagaInput, StartedSaga, SteeredSaga, Steering
 from .query import Query, read_json
 from .replies import json_reply
 
-FILTERS = ("tenant_id", "status", "workflow_type", "parked", "limit", "cursor")
+FILTERS = ("tenant_id", "status", "workflow_type", "parked", "created_after", "created_before", "limit", "cursor")
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
 _LONGEST_REASON = 500
 _LONGEST_TRACESTATE = 512
@@ -59,6 +59,8 @@ class Sagas:
             query.text("workflow_type"),
             query.number("limit", DEFAULT_PAGE, LARGEST_PAGE),
             query.text("cursor"),
+            created_after=query.time("created_after"),
+            created_before=query.time("created_before"),
         )
         return json_reply(page)
 

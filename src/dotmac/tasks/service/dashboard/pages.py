@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
@@ -53,7 +54,7 @@ class Pages:
         if "saga_id" in query:
             root = request.scope.get("root_path", "").rstrip("/")
             return RedirectResponse(f"{root}/sagas/{quote(query['saga_id'], safe='')}", status_code=303)
-        wanted = {name: query.get(name) for name in ("tenant_id", "status", "workflow_type")}
+        wanted: dict[str, Any] = {name: query.get(name) for name in ("tenant_id", "status", "workflow_type")}
         page = await self._manager.list_sagas(**wanted, limit=_PER_PAGE, cursor=query.get("cursor"))
         kept = {name: value for name, value in wanted.items() if value is not None}
         return self._site.page(

@@ -14,6 +14,7 @@ import trio
 
 from dotmac.tasks.models import OperationStatus
 
+from ..ids import ids_made
 from ..records import SAGA_STATUSES, AdoptableSaga, Purged, SagaFilter, SagaMeta, SagaPage, WorkerRecord
 from .core import micros, verb
 from .layout import SEPARATOR, Partition
@@ -103,6 +104,8 @@ class RedisSearch(RedisSagas, RedisWorkers):
     async def list_sagas(self, where: SagaFilter, limit: int, cursor: str | None = None) -> SagaPage:
         """See `SagaStore`."""
         prefix = _index_prefix(where)
+        lowest, highest = ids_made(where.created_after, where.created_before)
+        cursor = min((bound for bound in (cursor, highest) if bound is not None), default=None)
         page: list[SagaMeta] = []
         while True:
             ids = await self._newest(prefix, cursor, _CHUNK)
@@ -111,7 +114,7 @@ class RedisSearch(RedisSagas, RedisWorkers):
                     if len(page) == limit:
                         return SagaPage(page, page[-1].saga_id)
                     page.append(meta)
-            if len(ids) < _CHUNK:
+            if len(ids) < _CHUNK or ids[-1] < lowest:
                 return SagaPage(page, None)
             cursor = ids[-1]
 
