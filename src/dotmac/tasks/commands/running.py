@@ -6,22 +6,22 @@ import os
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import trio
 import typer
 
 from ..errors import InvalidInput
 from ..manager import BackgroundOperationsManager
-from ..service.access import Access, access_for
 from ..service.application import load_attribute, load_manager
-from ..service.console import create_console
-from ..service.exits import USAGE
 from ..service.logs import LogStyle, configure_logging
-from ..service.process import Front, run_process
 from ..service.redaction import DEFAULT_FIELDS, Redaction
-from ..service.tokens import Tokens
 from ..storage.memory import MemoryStorage
+from .connecting import fail
+
+if TYPE_CHECKING:
+    from ..service.access import Access
+    from ..service.process import Front
 
 
 class Level(StrEnum):
@@ -90,6 +90,9 @@ def serve(  # noqa: PLR0913, PLR0917 - options of a command line
     """
 
     def front(manager: BackgroundOperationsManager) -> Front:
+        from ..service.console import create_console  # noqa: PLC0415 - see the package
+        from ..service.process import Front  # noqa: PLC0415 - likewise
+
         access = _access(bind, token_file, token_env, auth, host or [])
         texts = [None if path is None else str(path) for path in (certfile, keyfile)]
         return Front(create_console(manager, access, Redaction([*DEFAULT_FIELDS, *(redact or [])])), bind, *texts)
@@ -115,9 +118,8 @@ def worker(
 def _trace() -> None:
     try:
         from ..observability.opentelemetry import install_tracing  # noqa: PLC0415 - needs the otel extra
-    except ModuleNotFoundError as error:
-        typer.secho("dotmac-tasks: --otel needs: pip install 'dotmac-tasks[otel]'", err=True, fg="red")
-        raise typer.Exit(USAGE) from error
+    except ModuleNotFoundError:
+        fail(InvalidInput("--otel", "needs: pip install 'dotmac-tasks[otel]'"))
     install_tracing()
 
 
@@ -137,14 +139,18 @@ def _run(
             raise InvalidInput("--redis", f"{application} keeps everything in memory; make it without a storage")
         made = front(manager)
     except InvalidInput as error:
-        typer.secho(f"dotmac-tasks: {error}", err=True, fg="red")
-        raise typer.Exit(USAGE) from error
+        fail(error)
+    from ..service.process import run_process  # noqa: PLC0415 - see the package
+
     raise typer.Exit(trio.run(run_process, manager, made))
 
 
 def _access(
     bind: list[str], token_file: Path | None, token_env: str | None, auth: str | None, hosts: list[str]
 ) -> Access:
+    from ..service.access import access_for  # noqa: PLC0415 - see the package
+    from ..service.tokens import Tokens  # noqa: PLC0415 - likewise
+
     authenticator = None if auth is None else load_attribute(auth, "app.access:authenticate")
     if authenticator is not None and not callable(authenticator):
         raise InvalidInput(auth or "--auth", f"is a {type(authenticator).__name__}; it must be an async callable")

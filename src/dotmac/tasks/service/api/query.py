@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import msgspec
 from starlette.requests import Request
 
 from ...errors import InvalidInput
-from ...jsonvalue import check_json
+from .bodies import parse_body
 
 T = TypeVar("T")
 _TRUE, _FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
@@ -96,15 +95,4 @@ async def read_json(request: Request, kind: type[T], most: int, *, optional: boo
         body += chunk
         if len(body) > most:
             raise InvalidInput("body", f"may have {most} bytes")
-    if optional and not body.strip():
-        body = b"{}"
-    try:
-        # Twice: a value that JSON cannot carry exactly is found in the plain form, with its path.
-        plain: Any = msgspec.json.decode(body)
-        check_json(plain, "body")
-        return msgspec.convert(plain, kind)
-    except msgspec.ValidationError as error:
-        reason, _, path = str(error).partition(" - at `$")
-        raise InvalidInput(path.rstrip("`").lstrip(".") or "body", reason[0].lower() + reason[1:]) from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidInput("body", f"is no JSON: {error}") from error
+    return parse_body(b"{}" if optional and not body.strip() else body, kind)

@@ -15,6 +15,7 @@ from ...models import OperationStatus
 from .. import audit
 from ..callers import caller_of
 from ..guard import root_of
+from .bodies import saga_fields
 from .documents import History, SagaInput, StartedSaga, SteeredSaga, Steering
 from .query import Query, read_json
 from .replies import json_reply
@@ -39,8 +40,8 @@ class Sagas:
         lines = [value for name, value in request.headers.raw if name == HEADER.lower().encode()]
         key = parse_idempotency_key(lines) if lines else None
         wanted = await read_json(request, SagaInput, self._manager.settings.max_payload + _SPARE)
-        fields = {name: getattr(wanted, name) for name in SagaInput.__struct_fields__}
-        fields["metadata"] = {**_trace_context(request), **(wanted.metadata or {})}
+        fields = saga_fields(wanted)
+        fields["metadata"] = {**_trace_context(request), **(fields["metadata"] or {})}
         handle = await self._manager.start_saga(**fields, idempotency_key=key)
         url = _url(request, handle.saga_id)
         return json_reply(StartedSaga(handle.saga_id, url), HTTPStatus.CREATED, {"Location": url})
