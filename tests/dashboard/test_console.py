@@ -29,11 +29,9 @@ async def served(
 ) -> AsyncIterator[tuple[BackgroundOperationsManager, httpx.AsyncClient]]:
     manager = BackgroundOperationsManager(storage=MemoryStorage(), drain_timeout=0.1)
     register(manager)
-    transport = httpx.ASGITransport(create_console(manager, access, **options))
-    async with (
-        manager,
-        httpx.AsyncClient(transport=transport, base_url=ORIGIN, headers=HTML) as client,
-    ):
+    app = create_console(manager, access, **options)
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=ORIGIN, headers=HTML)
+    async with manager, app.router.lifespan_context(app), client:
         yield manager, client
 
 
