@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import signal
 import socket
@@ -64,6 +65,7 @@ class Link:
         return self._told(work)
 
     def _told(self, work: Callable[[BackgroundOperationsManager], Awaitable[T]]) -> T:
+        logging.getLogger().addHandler(logging.NullHandler())  # what matters here is raised, and told by `fail`
         try:
             return trio.run(work, self.manager())
         except DotmacTasksError as error:

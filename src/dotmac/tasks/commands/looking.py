@@ -14,7 +14,7 @@ from ..manager import BackgroundOperationsManager
 from ..models import Finding, IdempotencyKey, LockInfo, Verdict, WorkerInfo
 from ..service.exits import DRAINED, FAILED
 from .connecting import Json, Link, Prefix, Redis
-from .output import age, clock, console, plain, print_json, print_table, status, until
+from .output import age, clock, console, plain, print_json, print_table, short_json, until
 
 _VERDICTS = {
     Verdict.OK: ("ok", "green"),
@@ -80,14 +80,14 @@ def keys(
         "user": record.user_id,
         "operation": record.operation_type,
         "created": f"{clock(record.created_at)} (UTC)",
-        "result": record.result,
+        "status": str(record.status).replace("_", " "),
+        "result": None if record.result is None else short_json(record.result),
         "error": record.error,
     }
     out = console()
     for name, value in lines.items():
         if value is not None:
             out.print(Text.assemble((f"{name:<10}", "dim"), plain(value)))
-    out.print(Text.assemble((f"{'status':<10}", "dim"), status(record.status)))
 
 
 def doctor(redis: Redis = None, prefix: Prefix = None, as_json: Json = False) -> None:

@@ -16,6 +16,7 @@ from rich.text import Text
 from ..models import OperationStatus
 
 _WIDE = 200  # columns where nobody looks: what is piped on must not be cut
+_LONGEST = 300  # characters of a value that are shown
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _COLOURS = {
     "pending": "cyan",
@@ -44,7 +45,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], nothin
     if not rows:
         console().print(Text(nothing, style="dim"))
         return
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
@@ -58,6 +59,12 @@ def plain(value: object) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+
+
+def short_json(value: object) -> str:
+    """A value as JSON on one line, cut where it is long."""
+    text = plain(msgspec.json.encode(value).decode())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def status(value: OperationStatus | None) -> Text:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import msgspec
 import trio
 from rich.text import Text
 
 from ..manager import BackgroundOperationsManager
 from ..models import OperationStatus, SagaHistoryEntry, SagaOutcome, SagaStep, SagaWorkflow
-from .output import clock, console, plain, print_table, status
+from .output import clock, console, plain, print_table, short_json, status
 
 _LOOK_EVERY = 0.5  # seconds
-_LONGEST = 300  # characters of a result, or of the details of an entry, that are shown
 _TONES = {"completed": "green", "failed": "red", "exhausted": "red", "parked": "bold red", "adopted": "yellow"}
 
 
@@ -55,7 +53,7 @@ def print_entry(entry: SagaHistoryEntry) -> None:
             "  ",
             (f"{plain(entry.event):<28}", _TONES.get(what, "")),
             f"{step}{attempt}",
-            (f"  {_short(details)}" if details else "", "dim"),
+            (f"  {short_json(details)}" if details else "", "dim"),
         )
     )
 
@@ -90,13 +88,8 @@ def _step_row(step: SagaStep) -> list[object]:
         undone.append(f" ×{step.compensation_attempts}")
     told = step.compensation_error or step.error
     if told is None and step.status in (OperationStatus.COMPLETED, OperationStatus.COMPENSATED):
-        told = _short(step.result)
+        told = short_json(step.result)
     waits = "" if step.next_attempt_at is None else f"next attempt at {clock(step.next_attempt_at)}; "
     return [
         step.name, step.operation, step.kind, status(step.status), step.attempts, undone, f"{waits}{told or ''}"
     ]  # fmt: skip
-
-
-def _short(value: object) -> str:
-    text = plain(msgspec.json.encode(value).decode())
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

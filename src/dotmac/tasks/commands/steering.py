@@ -51,7 +51,7 @@ def steer(link: Link, deed: Deed, saga_ids: list[str], reason: str, *, as_json: 
     else:
         for error in steered.refused.values():
             console(error=True).print(Text(plain(error), style="red"))
-        console().print(f"{len(steered.done)} of {len(saga_ids)}: the request is stored, workers follow it")
+        console().print(f"the request is stored for {len(steered.done)} of {len(saga_ids)} sagas")
     if steered.refused:
         raise typer.Exit(FAILED)
 
