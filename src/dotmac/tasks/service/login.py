@@ -6,14 +6,16 @@ import logging
 from collections.abc import Callable
 from html import escape
 from http import HTTPStatus
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from ..errors import InvalidInput
 from .access import Access
 from .guard import root_of
+from .reading import read_form
 from .sessions import Sessions
 
 LoginPage = Callable[[Request, str, str | None], Response]
@@ -22,7 +24,6 @@ LoginPage = Callable[[Request, str, str | None], Response]
 The form is sent by POST to ``login``, with the fields ``token`` and ``next``.
 """
 
-_LARGEST_FORM = 16_384
 _log = logging.getLogger("dotmac.tasks.audit")
 
 
@@ -32,7 +33,7 @@ def login_routes(access: Access, page: LoginPage) -> list[BaseRoute]:
     async def login(request: Request) -> Response:
         if request.method != "POST":
             return page(request, _inside(request.query_params.get("next", "/")), None)
-        fields = await _form(request)
+        fields = await _sent(request)
         wanted = _inside(fields.get("next", "/"))
         token = access.tokens.find(fields.get("token", "").strip())
         if token is None:
@@ -76,11 +77,8 @@ def _inside(path: str) -> str:
     return path if stays and path.isprintable() else "/"
 
 
-async def _form(request: Request) -> dict[str, str]:
-    """The first value of each field; empty for a body that is no small form."""
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LARGEST_FORM:
-            return {}
-    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
+async def _sent(request: Request) -> dict[str, str]:
+    try:
+        return await read_form(request)
+    except InvalidInput:  # too large for a token, so there is none in it
+        return {}

@@ -19,16 +19,17 @@ def parse_body(body: bytes, kind: type[T]) -> T:
     Raises:
         InvalidInput: It is no JSON, or not of this type; naming the field.
     """
+    # In two steps: a value that JSON cannot carry exactly is found in the plain form, with its path.
     try:
-        # In two steps: a value that JSON cannot carry exactly is found in the plain form, with its path.
         plain: Any = msgspec.json.decode(body)
-        check_json(plain, "body")
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidInput("body", f"is no JSON: {error}") from error
+    check_json(plain, "body")
+    try:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$")
         raise InvalidInput(path.rstrip("`").lstrip(".") or "body", reason[0].lower() + reason[1:]) from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidInput("body", f"is no JSON: {error}") from error
 
 
 def saga_fields(given: SagaInput) -> dict[str, Any]:

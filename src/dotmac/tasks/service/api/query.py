@@ -10,6 +10,7 @@ from typing import TypeVar
 from starlette.requests import Request
 
 from ...errors import InvalidInput
+from ..reading import read_body
 from .bodies import parse_body
 
 T = TypeVar("T")
@@ -90,9 +91,5 @@ async def read_json(request: Request, kind: type[T], most: int, *, optional: boo
     """
     if (media := request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()) != _JSON:
         raise InvalidInput("Content-Type", f"must be {_JSON}, not {media[:80]!r}")
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise InvalidInput("body", f"may have {most} bytes")
+    body = await read_body(request, most)
     return parse_body(b"{}" if optional and not body.strip() else body, kind)
