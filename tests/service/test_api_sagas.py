@@ -141,7 +141,7 @@ async def test_a_parked_saga_is_retried_and_the_history_says_who_did_it(service:
     with trio.fail_after(PATIENCE):
         assert (await service.manager.saga_handle(saga_id).result()).completed
     history = await service.manager.get_saga_history(saga_id)
-    (note,) = [entry for entry in history if entry.event == "retry_requested_by_operator"]
+    (note,) = [entry for entry in history if entry.event == "operator_retry"]
     assert note.details == {"who": "local", "reason": "the carrier is back"}
 
 
