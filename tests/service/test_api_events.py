@@ -60,8 +60,9 @@ class Listener:
 
     async def named(self, name: str) -> dict[str, str]:
         """The next event of this name."""
-        while (event := await self.event()) and event["event"] != name:
-            pass
+        with trio.fail_after(PATIENCE):
+            while (event := await self.event()) and event["event"] != name:
+                pass
         assert event, f"the stream ended before {name}"
         return event
 
@@ -161,6 +162,7 @@ async def test_everything_that_a_process_does_is_told(service: House) -> None:
 
 async def test_whoever_was_away_for_too_long_is_told_so(service: House) -> None:
     async with listening(service, "/v1/events") as listener:
+        await listener.named("counts")
         await service.run()
         first = await listener.named("saga_created")
     for _ in range(KEPT):
