@@ -85,6 +85,23 @@ async def test_filters_alone_and_combined(storage: StorageProtocol, tick: float)
         assert await _pages(storage, where, 3) == expected, where
 
 
+async def test_lists_by_the_time_of_creation(storage: StorageProtocol, tick: float) -> None:
+    made = await _many(storage, tick)
+    times = [meta.created_at for meta in made]
+    for after, before in itertools.product([None, times[0], times[len(times) // 2], times[-1]], repeat=2):
+        expected = [
+            meta
+            for meta in made
+            if (after is None or meta.created_at >= after) and (before is None or meta.created_at < before)
+        ]
+        for where in (
+            SagaFilter(created_after=after, created_before=before),
+            SagaFilter("t1", None, None, after, before),
+        ):
+            wanted = [meta for meta in expected if where.tenant_id in (None, meta.tenant_id)]
+            assert await _pages(storage, where, 3) == wanted, where
+
+
 async def test_a_saga_moves_between_the_lists_of_its_statuses(storage: StorageProtocol) -> None:
     saga_id = (await put_saga(storage)).saga_id
 

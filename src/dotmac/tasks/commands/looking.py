@@ -13,8 +13,9 @@ from ..errors import IdempotencyKeyNotFound
 from ..manager import BackgroundOperationsManager
 from ..models import Finding, IdempotencyKey, LockInfo, Verdict, WorkerInfo
 from ..service.exits import DRAINED, FAILED
+from ..service.plain import plain
 from .connecting import Json, Link, Prefix, Redis
-from .output import age, clock, console, plain, print_json, print_table, short_json, until
+from .output import age, clock, console, print_json, print_table, short_json, until
 
 _VERDICTS = {
     Verdict.OK: ("ok", "green"),

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..models import OperationStatus
+from ..service.plain import plain
 
 _WIDE = 200  # columns where nobody looks: what is piped on must not be cut
 _LONGEST = 300  # characters of a value that are shown
@@ -51,14 +52,6 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], nothin
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
     console().print(table)
-
-
-def plain(value: object) -> str:
-    """Text that can do nothing to a terminal: whatever is not printable is shown by its number."""
-    text = "" if value is None else str(value)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
 def short_json(value: object) -> str:

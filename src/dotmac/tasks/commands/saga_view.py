@@ -7,7 +7,8 @@ from rich.text import Text
 
 from ..manager import BackgroundOperationsManager
 from ..models import OperationStatus, SagaHistoryEntry, SagaOutcome, SagaStep, SagaWorkflow
-from .output import clock, console, plain, print_table, short_json, status
+from ..service.plain import plain
+from .output import clock, console, print_table, short_json, status
 
 _LOOK_EVERY = 0.5  # seconds
 _TONES = {"completed": "green", "failed": "red", "exhausted": "red", "parked": "bold red", "adopted": "yellow"}

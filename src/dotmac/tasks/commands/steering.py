@@ -13,8 +13,9 @@ from ..errors import SagaNotFound, SagaStateError
 from ..manager import BackgroundOperationsManager
 from ..models import OperationStatus
 from ..service.exits import FAILED
+from ..service.plain import plain
 from .connecting import Link, who
-from .output import console, plain, print_json
+from .output import console, print_json
 
 Deed = Callable[[BackgroundOperationsManager, str, str, str], Awaitable[None]]
 """Called with the manager, the saga, who does it, and why."""

@@ -10,9 +10,12 @@ from typing import Any, TextIO
 
 import msgspec
 
+from .plain import plain
+
 FIELDS = ("saga_id", "tenant_id", "workflow_type", "step", "attempt", "worker", "who", "reason")
 """Fields of a record that are told beside its message, where it has them."""
 
+_NEWLINE = "\n"
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -45,12 +48,13 @@ class ConsoleFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, and a traceback below it where there is one."""
-        message = record.getMessage()
-        fields = " ".join(f"{name}={value}" for name, value in _fields(record).items() if str(value) not in message)
+        message = plain(record.getMessage())
+        told = {name: plain(value) for name, value in _fields(record).items()}
+        fields = " ".join(f"{name}={value}" for name, value in told.items() if value not in message)
         line = f"{_time(record):%H:%M:%S.%f}"[:-3] + f" {record.levelname:<8} {message}"
         if fields:
             line = f"{line}  [{fields}]"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return f"{line}\n{plain(self.formatException(record.exc_info), keep=_NEWLINE)}" if record.exc_info else line
 
 
 def configure_logging(style: LogStyle, level: str, stream: TextIO | None = None) -> None:
