@@ -5,20 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
-from collections.abc import Iterator
-
-import pytest
 
 from dotmac.tasks.service.logs import LogStyle, configure_logging
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    before = (root.handlers[:], root.level)
-    yield
-    root.handlers[:], _ = before
-    root.setLevel(before[1])
 
 
 def logged(style: LogStyle, level: str = "info") -> tuple[logging.Logger, io.StringIO]:

@@ -65,7 +65,8 @@ class Link:
         return self._told(work)
 
     def _told(self, work: Callable[[BackgroundOperationsManager], Awaitable[T]]) -> T:
-        logging.getLogger().addHandler(logging.NullHandler())  # what matters here is raised, and told by `fail`
+        if not logging.getLogger().handlers:  # what matters here is raised, and told by `fail`
+            logging.getLogger().addHandler(logging.NullHandler())
         try:
             return trio.run(work, self.manager())
         except DotmacTasksError as error:
