@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from dotmac.tasks import BackgroundOperationsManager, ClaimLost, InvalidInput, MemoryStorage, SagaNotFound
@@ -231,3 +232,18 @@ async def test_metadata_is_added_to_a_new_saga(manager: BackgroundOperationsMana
     handle = await manager.start_saga(tenant_id="t", workflow_type="w", steps=one, metadata=own)
     assert (await handle.result()).completed
     assert found == [{"own": "1", "seen": "w t 1"}]
+
+
+async def test_an_attempt_is_told_with_its_duration_whatever_follows_at_once(autojump_clock: MockClock) -> None:
+    told: list[float] = []
+    register_metrics_hooks(saga_step_completed_hook=lambda _operation, _tenant, known: told.append(known["seconds"]))
+    manager = BackgroundOperationsManager(storage=MemoryStorage())
+
+    @manager.register_operation_handler("slow")
+    async def slow(parameters: dict[str, Any]) -> None:
+        await trio.sleep(parameters["seconds"])
+
+    async with manager:
+        steps = [{"name": str(n), "operation": "slow", "parameters": {"seconds": n}} for n in (3, 0, 5)]
+        await (await manager.start_saga(tenant_id="t", workflow_type="w", steps=steps)).result()
+    assert told == [pytest.approx(3, abs=0.1), pytest.approx(0, abs=0.1), pytest.approx(5, abs=0.1)]
