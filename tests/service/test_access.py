@@ -181,6 +181,11 @@ async def test_a_token_opens_a_session_and_signing_out_ends_it() -> None:
 async def test_over_tls_the_cookie_is_for_tls_only() -> None:
     async with house(guarded_access()) as service, service.visitor("https://tasks.example.com") as browser:
         assert "Secure" in (await sign_in(browser)).headers["set-cookie"].split("; ")
+    async with house(guarded_access()) as service:
+        headers = {"X-Forwarded-Proto": "https"}  # TLS ends in a proxy
+        answer = await service.client.post("/login", data={"token": OPERATOR}, headers=headers)
+        assert "Secure" in answer.headers["set-cookie"].split("; ")
+        assert "Secure" not in (await sign_in(service.client)).headers["set-cookie"].split("; ")
 
 
 async def test_a_wrong_token_opens_nothing_and_is_not_repeated(caplog: pytest.LogCaptureFixture) -> None:

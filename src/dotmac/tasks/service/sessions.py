@@ -37,7 +37,7 @@ class Sessions:
             max_age=LIFETIME,
             httponly=True,
             samesite="strict",
-            secure=request.url.scheme == "https",
+            secure="https" in (request.url.scheme, request.headers.get("x-forwarded-proto")),
         )
 
     @staticmethod
