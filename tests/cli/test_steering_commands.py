@@ -160,10 +160,10 @@ def test_what_cannot_be_done_is_told_on_standard_error(shell: Shell, words: tupl
 
 
 def test_a_storage_that_does_not_answer_has_a_code_of_its_own() -> None:
-    nobody = f"redis://127.0.0.1:{next(port_candidates())}/0"
+    nobody = f"redis://127.0.0.1:{next(port_candidates())}/0?socket_timeout=0.5"
     result = CliRunner().invoke(app, ["workers", "--redis", nobody], env={"REDIS_URL": ""})
     assert result.exit_code == 3, result.output
-    assert nobody.removeprefix("redis://").removesuffix("/0") in result.stderr
+    assert nobody.removeprefix("redis://").partition("/")[0] in result.stderr
 
 
 def test_nobody_said_where() -> None:

@@ -104,7 +104,7 @@ def test_logs_are_json_lines_that_name_the_saga(tmp_path: Path, redis_url: str) 
 
 
 def test_a_storage_that_is_not_there_ends_the_start(tmp_path: Path) -> None:
-    nobody = f"redis://127.0.0.1:{next(port_candidates())}/0"
+    nobody = f"redis://127.0.0.1:{next(port_candidates())}/0?socket_timeout=0.5"
     with serving(tmp_path, nobody) as one:
         assert one.ended() == 3
         assert one.lines()[-1]["message"].startswith("cannot start: ")
