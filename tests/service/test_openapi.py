@@ -27,7 +27,11 @@ from service.house import HERE, PARKS, House, house, saga
 async def document() -> dict[str, Any]:
     async with house() as service:
         found: dict[str, Any] = (await service.client.get("/openapi.json")).json()
-        return found
+    # Which operations there are is not the document's to know, but some requests shall be carried out.
+    fields = found["components"]["schemas"]["StepInput"]["properties"]
+    fields["operation"] = {"enum": ["do"]}
+    fields["compensation_operation"] = {"enum": ["undo"]}
+    return found
 
 
 # Event streams do not end, so a client that takes whole answers cannot ask for them.
