@@ -124,6 +124,9 @@ async def test_a_list_is_filtered_and_has_pages(full: Stage) -> None:
     assert [len(page) for page in ids] == [50, 10]
     assert not ids[0] & ids[1]
     assert "data-live" not in re.sub(r"data-live-\w+", "", second)  # a page of the past stays as it is
+    assert "No saga matches" in await full.get("/sagas?created_before=2000-01-01T00:00")
+    assert full.ids["parked"] in await full.get("/sagas?created_after=2000-01-01T00:00&status=failed")
+    assert "must be a time such as" in await full.get("/sagas?created_after=yesterday", 400)
     answer = await full.client.get("/sagas?saga_id=%20some/id%20")
     assert (answer.status_code, answer.headers["location"]) == (303, "/sagas/some%2Fid")
     assert "there is no status &#39;nonsense&#39;" in await full.get("/sagas?status=nonsense", 400)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any
 from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from ...models import OperationStatus, SagaHistoryEntry
+from ...errors import InvalidInput
+from ...models import OperationStatus, SagaHistoryEntry, Verdict
 from ...storage.records import SAGA_STATUSES
 from .actions import fitting
 from .site import Site
 from .timeline import SCALE, timeline
 
 _PER_PAGE = 50
+_TIMES = ("created_after", "created_before")
 _ON_OVERVIEW = 10
 _MOST_LOCKS = 500
+_WORST_FIRST = (Verdict.PROBLEM, Verdict.ADVICE, Verdict.OK)
 _HIDDEN_SETTINGS = {"redis_url"}  # it may hold a password; the examination says where the storage is
 
 
@@ -54,8 +56,15 @@ class Pages:
         if "saga_id" in query:
             root = request.scope.get("root_path", "").rstrip("/")
             return RedirectResponse(f"{root}/sagas/{quote(query['saga_id'], safe='')}", status_code=303)
-        wanted: dict[str, Any] = {name: query.get(name) for name in ("tenant_id", "status", "workflow_type")}
-        page = await self._manager.list_sagas(**wanted, limit=_PER_PAGE, cursor=query.get("cursor"))
+        wanted = {name: query.get(name) for name in ("tenant_id", "status", "workflow_type", *_TIMES)}
+        page = await self._manager.list_sagas(
+            wanted["tenant_id"],
+            wanted["status"],
+            wanted["workflow_type"],
+            _PER_PAGE,
+            query.get("cursor"),
+            **{name: _time(name, wanted[name]) for name in _TIMES},
+        )
         kept = {name: value for name, value in wanted.items() if value is not None}
         return self._site.page(
             request,
@@ -105,9 +114,26 @@ class Pages:
             for field in fields(settings)
             if field.name not in _HIDDEN_SETTINGS
         ]
-        findings = await self._manager.examine()
-        return self._site.page(request, "settings.html", findings=findings, settings=shown)
+        findings = sorted(await self._manager.examine(), key=lambda finding: _WORST_FIRST.index(finding.verdict))
+        return self._site.page(
+            request,
+            "settings.html",
+            findings=findings,
+            several=len({finding.node for finding in findings if finding.node}) > 1,
+            settings=shown,
+        )
 
     def _readable(self, entry: SagaHistoryEntry) -> dict[str, object]:
         details = self._site.redaction(entry.details)
         return {"entry": entry, "details": details}
+
+
+def _time(name: str, text: str | None) -> datetime | None:
+    """A point in time as a browser's field gives it, in UTC."""
+    if text is None:
+        return None
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(name, f"must be a time such as 2026-01-31T13:00, not {text!r:.80}") from None
+    return given.replace(tzinfo=UTC) if given.tzinfo is None else given

@@ -43,7 +43,8 @@ async def examine(target: Target) -> list[Finding]:
 async def _examine(client: RedisClient, target: Target) -> list[Finding]:
     replies = await client.on_every_primary("INFO", repeatable=True)
     settings = await read_setting(client, "appendfsync") or {}
-    findings = [Finding("connection", Verdict.OK, f"{len(replies)} primary server(s) answer: {', '.join(replies)}")]
+    answers = "1 server answers" if len(replies) == 1 else f"{len(replies)} primary servers answer"
+    findings = [Finding("connection", Verdict.OK, f"{answers}: {', '.join(replies)}")]
     for node, info in replies.items():
         findings += judge(node, parse_report(info), settings.get(node))
     checks: list[Callable[[], Awaitable[list[Finding]]]] = [
