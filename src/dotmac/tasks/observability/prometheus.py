@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 
 from ..errors import InvalidInput
 from ..metrics import register_attempt_hook, register_metrics_hooks
@@ -52,6 +53,7 @@ class PrometheusMetrics:
         self._workflow, self._operation, self._tenant, self._verb, self._error = (
             BoundedLabel(label_limit) for _ in range(5)
         )
+        self._children: dict[tuple[object, ...], Any] = {}  # as many as there are series, which labels bound
         self._make_saga_metrics()
         self._make_other_metrics()
 
@@ -151,52 +153,60 @@ class PrometheusMetrics:
     # --- the hooks --------------------------------------------------------------------------------------------
 
     def _saga_created(self, workflow_type: str, tenant_id: str, _details: Details) -> None:
-        self._created.labels(self._workflow(workflow_type), *self._tenants(tenant_id)).inc()
+        self._child(self._created, self._workflow(workflow_type), *self._tenants(tenant_id)).inc()
 
     def _status_changed(self, workflow_type: str, tenant_id: str, details: Details) -> None:
-        self._changed.labels(self._workflow(workflow_type), *self._tenants(tenant_id), details["status"]).inc()
+        self._child(self._changed, self._workflow(workflow_type), *self._tenants(tenant_id), details["status"]).inc()
 
     def _saga_taken_over(self, workflow_type: str, tenant_id: str, _details: Details) -> None:
-        self._taken_over.labels(self._workflow(workflow_type), *self._tenants(tenant_id)).inc()
+        self._child(self._taken_over, self._workflow(workflow_type), *self._tenants(tenant_id)).inc()
 
     def _attempt_started(self, operation: str, tenant_id: str, details: Details) -> None:
-        self._started.labels(*self._attempt(operation, tenant_id, details)).inc()
+        self._child(self._started, *self._attempt(operation, tenant_id, details)).inc()
 
     def _attempt_ended(self, outcome: str) -> Callable[[str, str, Details], None]:
         def ended(operation: str, tenant_id: str, details: Details) -> None:
             labels = self._attempt(operation, tenant_id, details)
-            self._seconds.labels(*labels, outcome).observe(details["seconds"])
+            self._child(self._seconds, *labels, outcome).observe(details["seconds"])
 
         return ended
 
     def _attempt_retried(self, operation: str, tenant_id: str, details: Details) -> None:
-        self._retried.labels(*self._attempt(operation, tenant_id, details)).inc()
+        self._child(self._retried, *self._attempt(operation, tenant_id, details)).inc()
 
     def _around_attempt(self, context: Any) -> Callable[[BaseException | None], None]:
-        running = self._running.labels(self._operation(context.operation_type))
+        running = self._child(self._running, self._operation(context.operation_type))
         running.inc()
         return lambda _failure: running.dec()
 
     def _key_told(self, outcome: str) -> Callable[[str, str, Details], None]:
         def told(operation: str, tenant_id: str, _details: Details) -> None:
-            self._keys.labels(self._operation(operation), outcome, *self._tenants(tenant_id)).inc()
+            self._child(self._keys, self._operation(operation), outcome, *self._tenants(tenant_id)).inc()
 
         return told
 
     def _lock_acquired(self, _name: str, _tenant_id: str, details: Details) -> None:
-        self._locks.labels("acquired").inc()
+        self._child(self._locks, "acquired").inc()
         self._lock_wait.observe(details["seconds"])
 
     def _lock_told(self, outcome: str) -> Callable[[str, str, Details], None]:
-        return lambda _name, _tenant_id, _details: self._locks.labels(outcome).inc()
+        return lambda _name, _tenant_id, _details: self._child(self._locks, outcome).inc()
 
     def _storage_called(self, verb: str, _tenant_id: str, details: Details) -> None:
-        self._storage.labels(self._verb(verb)).observe(details["seconds"])
+        self._child(self._storage, self._verb(verb)).observe(details["seconds"])
         if details["error"] is not None:
-            self._storage_errors.labels(self._verb(verb), self._error(details["error"].partition("(")[0])).inc()
+            self._child(self._storage_errors, self._verb(verb), self._error(details["error"].partition("(")[0])).inc()
 
     def _http_storage_failed(self, _operation: str, _tenant_id: str, details: Details) -> None:
-        self._http_failures.labels("unprotected" if details["passed"] else "refused").inc()
+        self._child(self._http_failures, "unprotected" if details["passed"] else "refused").inc()
+
+    def _child(self, metric: MetricWrapperBase, *labels: str) -> Any:
+        """`metric.labels` remembered: it takes a lock and a check of its arguments, and costs more than counting."""
+        key = (metric, *labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
 
     def _attempt(self, operation: str, tenant_id: str, details: Details) -> tuple[str, ...]:
         direction = "compensation" if details["undo"] else "forward"
