@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import weakref
 from collections.abc import Iterator
@@ -24,6 +25,16 @@ def _hooks_as_before() -> Iterator[None]:
     yield
     for point, hooks in before.items():
         metrics._hooks[point][:] = hooks
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Commands set up logging for the whole process."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 from trio.testing import MockClock
 
 from dotmac.tasks import BackgroundOperationsManager, ClaimLost, InvalidInput, MemoryStorage, SagaNotFound
-from dotmac.tasks.metrics import POINTS, emit, listening, register_metrics_hooks, wanted
+from dotmac.tasks.metrics import (
+    POINTS,
+    emit,
+    listening,
+    register_attempt_hook,
+    register_metadata_hook,
+    register_metrics_hooks,
+    wanted,
+)
 from runtime.nodes import Ledger, step
 
 
@@ -174,3 +183,67 @@ def test_a_hook_that_could_never_be_called_is_refused_and_none_is_registered() -
     with pytest.raises(InvalidInput):
         register_metrics_hooks(saga_created_hook="print")  # type: ignore[arg-type]  # wrong on purpose
     assert not any(wanted(point) for point in POINTS)
+
+
+async def test_what_surrounds_an_attempt_learns_how_it_ended(manager: BackgroundOperationsManager) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    def around(context: Any) -> Any:
+        seen.append(("begin", context.step, context.attempt))
+        return lambda failure: seen.append(("end", context.step, failure))
+
+    def broken(_context: Any) -> Any:
+        raise RuntimeError("broken hook")
+
+    unregister = [register_attempt_hook(hook) for hook in (broken, around, lambda _context: broken)]
+    ledger = Ledger()
+    ledger.register(manager)
+    problem = ledger.failing["b"] = ValueError("no")
+    steps = [step("a"), step("b", max_retries=0)]
+    outcome = await (await manager.start_saga(tenant_id="t", workflow_type="w", steps=steps)).result()
+    assert outcome.status == "compensated"
+    assert seen == [
+        *(("begin", "a", 1), ("end", "a", None)),
+        *(("begin", "b", 1), ("end", "b", problem)),
+        *(("begin", "a", 1), ("end", "a", None)),
+    ]
+    for remove in unregister:
+        remove()
+    assert not listening()
+
+
+async def test_metadata_is_added_to_a_new_saga(manager: BackgroundOperationsManager) -> None:
+    found: list[dict[str, str]] = []
+
+    async def op(_parameters: Any, context: Any) -> None:
+        found.append(dict(context.metadata))
+
+    def broken(*_told: Any) -> Any:
+        raise RuntimeError("broken hook")
+
+    def add(workflow_type: str, tenant_id: str, details: dict[str, Any]) -> dict[str, str]:
+        return {"seen": f"{workflow_type} {tenant_id} {details['metadata']['own']}"}
+
+    manager.register_operation_handler("op", op)
+    for hook in (broken, add):
+        register_metadata_hook(hook)
+    one = [{"name": "a", "operation": "op"}]
+    own = {"own": "1", "seen": "no"}
+    handle = await manager.start_saga(tenant_id="t", workflow_type="w", steps=one, metadata=own)
+    assert (await handle.result()).completed
+    assert found == [{"own": "1", "seen": "w t 1"}]
+
+
+async def test_an_attempt_is_told_with_its_duration_whatever_follows_at_once(autojump_clock: MockClock) -> None:
+    told: list[float] = []
+    register_metrics_hooks(saga_step_completed_hook=lambda _operation, _tenant, known: told.append(known["seconds"]))
+    manager = BackgroundOperationsManager(storage=MemoryStorage())
+
+    @manager.register_operation_handler("slow")
+    async def slow(parameters: dict[str, Any]) -> None:
+        await trio.sleep(parameters["seconds"])
+
+    async with manager:
+        steps = [{"name": str(n), "operation": "slow", "parameters": {"seconds": n}} for n in (3, 0, 5)]
+        await (await manager.start_saga(tenant_id="t", workflow_type="w", steps=steps)).result()
+    assert told == [pytest.approx(3, abs=0.1), pytest.approx(0, abs=0.1), pytest.approx(5, abs=0.1)]

@@ -11,10 +11,14 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from starlette.routing import Match, Mount, Route
 
 from docs.documents import ROOT, SHELL, all_blocks
+from dotmac.tasks import BackgroundOperationsManager, MemoryStorage
+from dotmac.tasks.service.app import create_app
 
 _PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -45,6 +49,7 @@ def test_a_command_names_only_what_exists(words: list[str]) -> None:
         "pytest --cov=nothing",
         "python examples/nothing.py",
         "dotmac-tasks nothing",
+        "curl http://127.0.0.1:8080/v1/nothing",
         "rm -rf /",
     ],
 )
@@ -105,7 +110,21 @@ def _dotmac_tasks(arguments: list[str]) -> None:
     assert ended.returncode == 0
 
 
+def _curl(arguments: list[str]) -> None:
+    # What the service answers is checked by its own tests; here, that it has such an address.
+    (address,) = [word for word in arguments if word.startswith("http")]
+    path = urlsplit(address).path
+    service = create_app(BackgroundOperationsManager(storage=MemoryStorage()))
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": []}
+    found = [route for route in service.routes if route.matches(scope)[0] is not Match.NONE]
+    inner = [each for route in found if isinstance(route, Mount) for each in route.routes]
+    assert any(isinstance(route, Route) and f"/v1{route.path}" == path for route in inner) or any(
+        isinstance(route, Route) for route in found
+    )
+
+
 _CHECKS: dict[str, Callable[[list[str]], None]] = {
+    "curl": _curl,
     "make": _make,
     "pip": _pip,
     "pytest": _pytest,

@@ -253,3 +253,20 @@ async def test_a_saga_that_is_adopted_while_its_worker_drains_is_handed_on(
         ledger.hold["keep"].set()
         async with Node(shared, ledger.register) as other:
             assert (await other.manager.saga_handle(saga.saga_id).result()).completed
+
+
+async def test_a_second_stop_in_a_hurry_cuts_off_what_the_first_waits_for(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    ledger.hold["a"] = trio.Event()
+    async with Node(shared, ledger.register, drain_timeout=1000) as node:
+        await begin(node, step("a"))
+        await until(lambda: ledger.entered)
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.manager.stop)
+            await trio.sleep(10)
+            await node.manager.stop(hurry=True)
+            assert trio.current_time() - began < 20
+        assert only_saga(shared).owner is None
+        await node.manager.stop(hurry=True)  # there is nothing left to stop

@@ -8,7 +8,7 @@ import pytest
 
 from dotmac.tasks.models import OperationStatus
 from dotmac.tasks.storage.protocol import StorageProtocol
-from dotmac.tasks.storage.records import SagaFilter, SagaMeta
+from dotmac.tasks.storage.records import SAGA_STATUSES, SagaFilter, SagaMeta
 from storage.stored import (
     COMPLETED,
     FAILED,
@@ -64,6 +64,14 @@ async def test_the_newest_come_first_over_all_pages(storage: StorageProtocol, ti
     assert await _pages(storage, EVERYTHING, limit) == made
 
 
+async def test_counts_are_those_of_the_list(storage: StorageProtocol, tick: float) -> None:
+    assert await storage.count_sagas() == dict.fromkeys(SAGA_STATUSES, 0)
+    made = await _many(storage, tick)
+    counts = await storage.count_sagas()
+    assert counts == {status: sum(meta.status is status for meta in made) for status in SAGA_STATUSES}
+    assert sum(counts.values()) == len(made)
+
+
 async def test_filters_alone_and_combined(storage: StorageProtocol, tick: float) -> None:
     made = await _many(storage, tick)
     tenants, kinds = [None, "t1", "t2", "t"], [None, "order", "refund", "ord"]
@@ -75,6 +83,23 @@ async def test_filters_alone_and_combined(storage: StorageProtocol, tick: float)
         ]
         where = SagaFilter(tenant, status, kind)
         assert await _pages(storage, where, 3) == expected, where
+
+
+async def test_lists_by_the_time_of_creation(storage: StorageProtocol, tick: float) -> None:
+    made = await _many(storage, tick)
+    times = [meta.created_at for meta in made]
+    for after, before in itertools.product([None, times[0], times[len(times) // 2], times[-1]], repeat=2):
+        expected = [
+            meta
+            for meta in made
+            if (after is None or meta.created_at >= after) and (before is None or meta.created_at < before)
+        ]
+        for where in (
+            SagaFilter(created_after=after, created_before=before),
+            SagaFilter("t1", None, None, after, before),
+        ):
+            wanted = [meta for meta in expected if where.tenant_id in (None, meta.tenant_id)]
+            assert await _pages(storage, where, 3) == wanted, where
 
 
 async def test_a_saga_moves_between_the_lists_of_its_statuses(storage: StorageProtocol) -> None:

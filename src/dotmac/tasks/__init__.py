@@ -40,6 +40,7 @@ from .http.sealing import FernetCodec
 from .http.setup import add_background_operations_middleware
 from .manager import BackgroundOperationsManager
 from .models import (
+    Finding,
     IdempotencyKey,
     LockInfo,
     OperationStatus,
@@ -50,6 +51,8 @@ from .models import (
     SagaSummary,
     SagaWorkflow,
     StepKind,
+    Verdict,
+    WorkerInfo,
 )
 from .retry import RetryPolicy
 from .runtime.context import HandlerContext
@@ -65,6 +68,7 @@ __all__ = [
     "ClaimLost",
     "DotmacTasksError",
     "FernetCodec",
+    "Finding",
     "HandlerContext",
     "HeldLock",
     "HeldLocks",
@@ -105,6 +109,8 @@ __all__ = [
     "StorageRefused",
     "StorageUnavailable",
     "UnknownOperation",
+    "Verdict",
+    "WorkerInfo",
     "__version__",
     "add_background_operations_middleware",
     "declare_no_effect",

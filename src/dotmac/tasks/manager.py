@@ -25,6 +25,8 @@ class BackgroundOperationsManager(OperationMethods, SagaMethods, LockMethods, Cl
     Args:
         storage: Where everything is kept; None: `RedisStorage` if ``REDIS_URL`` is set, else `MemoryStorage`.
         settings: All settings at once; None: from the environment and `**options`.
+        works: Whether sagas are run in this process. One that does not work looks, submits and steers: what is
+            started or retried through it is run by other processes, whose handlers it need not know.
         **options: Single settings by name (see `Settings`), such as ``worker_lease=5.0``.
 
     Raises:
@@ -32,12 +34,17 @@ class BackgroundOperationsManager(OperationMethods, SagaMethods, LockMethods, Cl
     """
 
     def __init__(
-        self, storage: StorageProtocol | None = None, *, settings: Settings | None = None, **options: Any
+        self,
+        storage: StorageProtocol | None = None,
+        *,
+        settings: Settings | None = None,
+        works: bool = True,
+        **options: Any,
     ) -> None:
         self.settings = settings if settings is not None else Settings.load(**options)
         self.storage = storage if storage is not None else _default_storage(self.settings)
         HandlerMethods.__init__(self)
-        Hosted.__init__(self, SagaEnvironment(self.storage, self.settings, self._handlers))
+        Hosted.__init__(self, SagaEnvironment(self.storage, self.settings, self._handlers, works))
 
 
 def _default_storage(settings: Settings) -> StorageProtocol:

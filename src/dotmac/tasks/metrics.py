@@ -5,18 +5,25 @@ positional argument. `subject` is the operation type, the workflow type, the loc
 `details` is a dict of what else is known (``saga_id``, ``step``, ``attempt``, ``seconds``, ``status``, ``error`` …).
 Hooks are called in the runtime's own task: they must be quick and must not block. A hook that raises hurts
 nobody; the first failure of each is logged with its traceback.
+
+Two more kinds of hook stand beside the points, for what a point cannot do: one surrounds every call of a handler
+(a span must be the current one while it runs), one adds strings to a new saga's metadata (a trace must go with it
+to other processes).
 """
 
 from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from .errors import InvalidInput
 
 Hook = Callable[..., object]
+AttemptHook = Callable[[Any], Callable[[BaseException | None], object]]
+MetadataHook = Callable[[str, str, dict[str, Any]], Mapping[str, str]]
 
 POINTS = (
     "idempotency_key_created",
@@ -25,6 +32,7 @@ POINTS = (
     "idempotency_key_failed",
     "saga_created",
     "saga_status_changed",
+    "saga_taken_over",
     "saga_step_started",
     "saga_step_completed",
     "saga_step_failed",
@@ -47,13 +55,15 @@ class _Registered:
 
     __slots__ = ("detailed", "failed", "hook")
 
-    def __init__(self, hook: Hook, *, detailed: bool) -> None:
+    def __init__(self, hook: Callable[..., Any], *, detailed: bool) -> None:
         self.hook = hook
         self.detailed = detailed
         self.failed = False
 
 
-_hooks: dict[str, list[_Registered]] = {point: [] for point in POINTS}
+AROUND_ATTEMPTS, NEW_METADATA = "around_attempts", "new_metadata"
+_hooks: dict[str, list[_Registered]] = {point: [] for point in (*POINTS, AROUND_ATTEMPTS, NEW_METADATA)}
+_NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 def register_metrics_hooks(**hooks: Hook) -> Callable[[], None]:
@@ -71,10 +81,40 @@ def register_metrics_hooks(**hooks: Hook) -> Callable[[], None]:
     added: list[tuple[str, _Registered]] = []
     for name, hook in hooks.items():
         point = name.removesuffix("_hook")
-        if point not in _hooks or not name.endswith("_hook"):
+        if point not in POINTS or not name.endswith("_hook"):
             known = ", ".join(f"{point}_hook" for point in POINTS)
             raise InvalidInput(name, f"there is no such hook; there are: {known}")
         added.append((point, _Registered(hook, detailed=_takes_details(name, hook))))
+    return _add(added)
+
+
+def register_attempt_hook(hook: AttemptHook) -> Callable[[], None]:
+    """Surround every call of a handler, in the handler's own task and context.
+
+    Args:
+        hook: Called with the `HandlerContext` right before the handler; gives a function that is called right after
+            it with what the handler raised (`trio.Cancelled` if it was cut off), or None.
+
+    Returns:
+        A function that takes the hook out again.
+    """
+    return _add([(AROUND_ATTEMPTS, _Registered(hook, detailed=False))])
+
+
+def register_metadata_hook(hook: MetadataHook) -> Callable[[], None]:
+    """Add strings to the metadata of every saga that this process creates.
+
+    Args:
+        hook: Called in the creator's task as ``hook(workflow_type, tenant_id, details)`` with ``saga_id`` and the
+            caller's own ``metadata``; what it gives is stored with the saga, over the caller's own.
+
+    Returns:
+        A function that takes the hook out again.
+    """
+    return _add([(NEW_METADATA, _Registered(hook, detailed=True))])
+
+
+def _add(added: list[tuple[str, _Registered]]) -> Callable[[], None]:
     for point, registered in added:
         _hooks[point].append(registered)
 
@@ -105,9 +145,51 @@ def emit(point: str, subject: str, tenant_id: str, **details: Any) -> None:
             else:
                 registered.hook(subject, tenant_id)
         except Exception:
-            if not registered.failed:
-                registered.failed = True
-                _log.exception("a %s hook raised; its further failures are not logged", point)
+            _log_first(point, registered)
+
+
+def around_attempt(context: object) -> AbstractContextManager[None]:
+    """What to enter while a handler runs with this context."""
+    return _surrounded(context) if _hooks[AROUND_ATTEMPTS] else _NOTHING
+
+
+@contextmanager
+def _surrounded(context: object) -> Iterator[None]:
+    endings: list[tuple[_Registered, Any]] = []
+    for registered in tuple(_hooks[AROUND_ATTEMPTS]):
+        try:
+            endings.append((registered, registered.hook(context)))
+        except Exception:
+            _log_first(AROUND_ATTEMPTS, registered)
+    failure: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        for registered, ending in reversed(endings):
+            try:
+                ending(failure)
+            except Exception:
+                _log_first(AROUND_ATTEMPTS, registered)
+
+
+def added_metadata(workflow_type: str, tenant_id: str, **details: Any) -> dict[str, str]:
+    """What hooks add to the metadata of a new saga."""
+    added: dict[str, str] = {}
+    for registered in tuple(_hooks[NEW_METADATA]):
+        try:
+            added |= {str(key): str(value) for key, value in registered.hook(workflow_type, tenant_id, details).items()}
+        except Exception:
+            _log_first(NEW_METADATA, registered)
+    return added
+
+
+def _log_first(point: str, registered: _Registered) -> None:
+    if not registered.failed:
+        registered.failed = True
+        _log.exception("a hook for %s raised; its further failures are not logged", point)
 
 
 def _takes_details(name: str, hook: Hook) -> bool:

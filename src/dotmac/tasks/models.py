@@ -6,11 +6,9 @@ These are views, taken at one moment. Changing one changes nothing in the storag
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from datetime import datetime
+from typing import Any
 
 
 class OperationStatus(StrEnum):
@@ -229,3 +227,48 @@ class LockInfo:
     since: datetime
     until: datetime
     waiters: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """One start of a runtime process, and its lease.
+
+    Attributes:
+        worker_id: As sagas name their owner.
+        started_at: Storage's time (UTC).
+        lease_until: When others may take its sagas over, unless it renews the lease.
+        alive: Whether the lease holds.
+    """
+
+    worker_id: str
+    host: str
+    pid: int | None
+    started_at: datetime
+    lease_until: datetime
+    alive: bool
+
+
+class Verdict(StrEnum):
+    """How serious a finding is: ``ok``, ``advice`` (it works, but consider this) or ``problem`` (promises break)."""
+
+    OK = "ok"
+    ADVICE = "advice"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one look at the storage found.
+
+    Attributes:
+        check: What was looked at, such as ``persistence``.
+        node: Of which server; empty where it is about all of them.
+        message: What was found, with its figures.
+        remedy: The command, or the change, that mends it; None where nothing has to be mended.
+    """
+
+    check: str
+    verdict: Verdict
+    message: str
+    node: str = ""
+    remedy: str | None = None

@@ -10,6 +10,7 @@ from typing import Self
 import trio
 
 from ..errors import AlreadyStarted, NotStarted
+from ..models import Finding
 from ..runtime.environment import SagaEnvironment
 from ..runtime.hosting import Hosting
 
@@ -20,6 +21,7 @@ class Hosted:
     def __init__(self, environment: SagaEnvironment) -> None:
         self._environment = environment
         self._hosting: Hosting | None = None
+        self._stopping: Hosting | None = None
         self._entered = AsyncExitStack()
 
     @property
@@ -44,13 +46,20 @@ class Hosted:
             self._hosting = None
             raise
 
-    async def stop(self) -> None:
+    async def stop(self, *, hurry: bool = False) -> None:
         """Let running attempts finish (for `drain_timeout` seconds), hand the rest over, disconnect.
 
         Nothing stored is touched; sagas that are not at their end go on in other processes, or at the next start.
-        Stopping a manager that is not running does nothing.
+        Stopping a manager that is not running does nothing. While it stops already, this waits with the first call.
+
+        Args:
+            hurry: Cut running attempts off at once, also those that an earlier call still waits for.
         """
-        await self._stop(hurry=False)
+        await self._stop(hurry=hurry)
+
+    async def examine(self) -> list[Finding]:
+        """Look the storage over: what is well, what is not, and what mends it. The manager need not be running."""
+        return await self._environment.storage.examine()
 
     async def __aenter__(self) -> Self:
         await self._entered.enter_async_context(self._running())
@@ -77,9 +86,15 @@ class Hosted:
                 await self._stop(hurry=hurry)
 
     async def _stop(self, *, hurry: bool) -> None:
-        hosting, self._hosting = self._hosting, None
-        if hosting is not None:
+        hosting, self._hosting = self._hosting or self._stopping, None
+        if hosting is None:
+            return
+        self._stopping = hosting
+        try:
             await hosting.stop(hurry=hurry)
+        finally:
+            if self._stopping is hosting:
+                self._stopping = None
 
     def _hosted(self) -> Hosting:
         if self._hosting is None or self._hosting.over:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from ..errors import InvalidInput
 from ..handle import SagaHandle
-from ..models import OperationStatus, SagaHistoryEntry, SagaList, SagaWorkflow
+from ..models import OperationStatus, SagaHistoryEntry, SagaList, SagaWorkflow, WorkerInfo
 from ..storage.records import SagaFilter
 from .life import Hosted
 
@@ -101,13 +102,30 @@ class SagaMethods(Hosted):
         """Everything that happened to it, oldest first. Raises SagaNotFound."""
         return await self._hosted().sagas.history(saga_id)
 
-    async def list_sagas(
+    async def add_saga_note(self, saga_id: str, event: str, details: dict[str, Any]) -> None:
+        """Write a note into the saga's history, beside its journal: who did what, say. It never changes the saga.
+
+        Args:
+            saga_id: The saga.
+            event: Names what the note is about.
+            details: JSON.
+
+        Raises:
+            InvalidInput: The details are not JSON.
+            SagaNotFound: There is no such saga.
+        """
+        await self._hosted().sagas.note(saga_id, {**details, "event": event})
+
+    async def list_sagas(  # noqa: PLR0913 - independent filters
         self,
         tenant_id: str | None = None,
         status: OperationStatus | str | None = None,
         workflow_type: str | None = None,
         limit: int = 100,
         cursor: str | None = None,
+        *,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
     ) -> SagaList:
         """A page of sagas, newest first; None matches everything.
 
@@ -117,14 +135,25 @@ class SagaMethods(Hosted):
             workflow_type: Only of this kind.
             limit: At most this many, from 1 to 1000.
             cursor: `SagaList.cursor` of the page before.
+            created_after: Only those created at this time or later; with a time zone.
+            created_before: Only those created before this time; with a time zone.
         """
         try:
             wanted = None if status is None else OperationStatus(status)
         except ValueError:
             known = ", ".join(OperationStatus)
             raise InvalidInput("status", f"there is no status {status!r}; there are: {known}") from None
-        where = SagaFilter(tenant_id, wanted, workflow_type)
+        times = (_seconds("created_after", created_after), _seconds("created_before", created_before))
+        where = SagaFilter(tenant_id, wanted, workflow_type, *times)
         return await self._hosted().sagas.list(where, limit, cursor)
+
+    async def count_sagas(self) -> dict[OperationStatus, int]:
+        """How many sagas are stored of each status, as well as it can be told while work goes on."""
+        return await self._hosted().sagas.count()
+
+    async def list_workers(self) -> list[WorkerInfo]:
+        """The runtime processes that share the storage: all that are alive, and lost ones that still own sagas."""
+        return await self._hosted().sagas.workers()
 
     async def retry_saga(self, saga_id: str, reason: str = "") -> SagaHandle:
         """Let a failed (parked) saga go on from where it failed, with fresh attempts, after the cause was mended.
@@ -148,3 +177,11 @@ class SagaMethods(Hosted):
         handle = self.saga_handle(saga_id)
         await handle.cancel(reason)
         return handle
+
+
+def _seconds(field: str, at: datetime | None) -> float | None:
+    if at is None:
+        return None
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise InvalidInput(field, f"must be a datetime with a time zone, not {at!r:.80}")
+    return at.timestamp()

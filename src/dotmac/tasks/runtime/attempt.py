@@ -19,12 +19,14 @@ from msgspec import Raw
 
 from ..errors import InvalidInput, NonRetryableError
 from ..jsonvalue import check_json, encode
+from ..metrics import around_attempt
 from ..retry import RetryPolicy
 from ..saga.commands import Invoke
 from ..saga.events import Failure
 from .context import HandlerContext
 from .handlers import Handler
 from .limits import AttemptLimit
+from .log_fields import attempt_fields
 from .step_lock import LockedHandler
 
 _MAX_MESSAGE = 2000
@@ -95,9 +97,18 @@ async def run_attempt(
     cancellation passes through here. Raises only what is not an `Exception`.
     """
     try:
-        result = await handler.call(parameters, context)
+        with around_attempt(context):
+            result = await handler.call(parameters, context)
     except Exception as error:
-        _log.info("%s, attempt %d of %s: %r", context.token, context.attempt, handler.name, error, exc_info=error)
+        _log.info(
+            "%s, attempt %d of %s: %r",
+            context.token,
+            context.attempt,
+            handler.name,
+            error,
+            exc_info=error,
+            extra=attempt_fields(context),
+        )
         return _failure(handler, error, attempt, policy)
     return _as_json(result, max_payload)
 

@@ -45,6 +45,10 @@ class OwnershipAudit:
         missing = {saga.saga_id for saga in owned if self._sagas.get(saga.saga_id) is None}
         # Seen twice: one that was created or adopted a moment ago may not have its actor yet, but soon has.
         for saga_id in missing & self._suspects:
-            _log.warning("saga %s is ours and nobody runs it: the storage lost what it had acknowledged", saga_id)
+            _log.warning(
+                "saga %s is ours and nobody runs it: the storage lost what it had acknowledged",
+                saga_id,
+                extra={"saga_id": saga_id},
+            )
             self._sagas.strays.add(saga_id)
         self._suspects = missing

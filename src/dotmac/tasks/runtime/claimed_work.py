@@ -15,7 +15,7 @@ import trio
 
 from ..errors import EnvironmentFault, InvalidInput
 from ..jsonvalue import check_json, encode
-from ..metrics import emit
+from ..metrics import around_attempt, emit
 from ..models import OperationStatus
 from ..storage.key_records import Completion, IdempotencyRecord
 from ..storage.protocol import StorageProtocol
@@ -64,7 +64,8 @@ class ClaimedWork:
         try:
             with keeper.holding(self._claim, self._scope):
                 try:
-                    result = await work(context)
+                    with around_attempt(context):
+                        result = await work(context)
                 except Exception as error:
                     emit("idempotency_key_failed", context.operation_type, context.tenant_id, error=repr(error))
                     if store_errors:

@@ -47,6 +47,7 @@ class HandlerContext:
         lock_fence: Of the lock that the step names, rising with each of its holders; 0 without a lock.
         deadline: When this attempt is cut off unless it ends or beats (storage's time, UTC); None: never.
         results: Results of the saga's completed steps by name.
+        metadata: The strings that travel with the saga.
         compensating: Whether the handler undoes its step.
         step_happened: When compensating, whether the step is known to have happened; False: it may have.
     """
@@ -63,6 +64,7 @@ class HandlerContext:
     lock_fence: int = 0
     deadline: datetime | None = None
     results: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
     compensating: bool = False
     step_happened: bool = True
     _beat: Callable[[], datetime | None] = lambda: None

@@ -16,11 +16,16 @@ from .lock_service import LockService
 
 @dataclass(frozen=True, slots=True)
 class SagaEnvironment:
-    """Shared by all actors of a runtime."""
+    """Shared by all actors of a runtime.
+
+    Attributes:
+        works: Whether sagas are run in this process; if not, they are handed to others.
+    """
 
     storage: StorageProtocol
     settings: Settings
     handlers: Handlers
+    works: bool = True
     locks: LockService = field(init=False)
 
     def __post_init__(self) -> None:

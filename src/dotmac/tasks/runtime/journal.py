@@ -24,6 +24,7 @@ from ..storage.key_records import Completion
 from ..storage.protocol import StorageProtocol
 from ..storage.records import Append, Appended
 from .entry_ids import fresh_entry_id
+from .log_fields import saga_fields
 from .telling import tell_event
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
@@ -61,7 +62,8 @@ class Journal:
         """Apply the fact and keep it for the next append; `seconds` is how long it took, for the metrics."""
         self.state = apply(self.state, event)
         self._batch.append(event)
-        self._seconds = seconds
+        if seconds:  # of the one ending that a batch can hold, which is followed by facts that took no time
+            self._seconds = seconds
 
     async def flush(self, *, retention: float | None = None, completion: Completion | None = None) -> Appended:
         """Append what is pending. With a final status in it, the saga is given up with the same entry.
@@ -116,6 +118,7 @@ class Journal:
             for event in self._batch:
                 tell_event(self.state.definition, event, self._seconds)
         self._batch.clear()
+        self._seconds = 0.0
         self.sequence += 1
         self.closed = self.state.status.is_final
         return appended
@@ -125,7 +128,8 @@ class Journal:
 
         It ends by itself when the worker's lease would: then the scope round all of a worker's sagas is cancelled.
         """
-        _log.warning("saga %s waits for its storage: %s", self.state.definition.saga_id, error)
+        definition = self.state.definition
+        _log.warning("saga %s waits for its storage: %s", definition.saga_id, error, extra=saga_fields(definition))
         pause = _FIRST_PAUSE
         while True:
             await trio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 - spreads retries, guards nothing

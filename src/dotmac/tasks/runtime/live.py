@@ -31,10 +31,11 @@ from ..storage.records import Adoption, Creation, NewSaga, SagaRecord
 from .entry_ids import fresh_entry_id
 from .environment import SagaEnvironment
 from .journal import Journal
+from .log_fields import saga_fields
 from .messages import Cancel, Drain, Message
 from .saga_actor import SagaActor
 from .strays import Strays
-from .telling import tell_created, tell_event
+from .telling import tell_created, tell_event, tell_taken_over
 
 Spawn = Callable[..., None]
 _log = logging.getLogger(__name__)
@@ -110,7 +111,11 @@ class LiveSagas:
                     self._spawn(journal)
                 except NotStarted:
                     # Durable, and thereby as good as promised: our lease is ending, and with it our ownership.
-                    _log.info("saga %s was created as the worker stopped; another one will run it", definition.saga_id)
+                    _log.info(
+                        "saga %s was created as the worker stopped; another one will run it",
+                        definition.saga_id,
+                        extra=saga_fields(definition),
+                    )
         return creation
 
     async def adopt(
@@ -135,6 +140,10 @@ class LiveSagas:
         with self.strays.unless_settled(saga_id):
             record = await self._storage.adopt_saga(adoption)
             state = _readable(record)
+            if previous not in (None, self.worker_id):
+                fields = saga_fields(state.definition)
+                _log.info("saga %s taken over from worker %s", saga_id, previous, extra=fields)
+                tell_taken_over(state.definition, adoption, record.meta.epoch)
             journal = Journal(self._storage, state, epoch=record.meta.epoch, sequence=record.meta.length)
             if record.meta.cancel is not None and state.cancel is None and not state.status.is_final:
                 journal.record(CancelRequested(record.meta.cancel))
@@ -196,10 +205,13 @@ class LiveSagas:
     def _gone(self, actor: SagaActor, failure: BaseException | None) -> None:
         if self._actors.get(actor.saga_id) is actor:
             del self._actors[actor.saga_id]
+        fields = saga_fields(actor.journal.state.definition)
         if isinstance(failure, OwnershipLost | SagaNotFound):
-            _log.info("saga %s is run by somebody else: %s", actor.saga_id, failure)
+            _log.info("saga %s is run by somebody else: %s", actor.saga_id, failure, extra=fields)
         elif isinstance(failure, Exception):
-            _log.error("the actor of saga %s crashed and will be restarted", actor.saga_id, exc_info=failure)
+            _log.error(
+                "the actor of saga %s crashed and will be restarted", actor.saga_id, exc_info=failure, extra=fields
+            )
             self.strays.add(actor.saga_id)
         elif actor.journal.closed:
             self.strays.forget(actor.saga_id)

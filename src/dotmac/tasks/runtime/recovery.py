@@ -131,9 +131,13 @@ class Recovery:
         except (OwnershipLost, SagaNotFound, NotStarted):
             return  # another worker was faster, or it is no longer there, or we are stopping: all as it should be
         except EnvironmentFault as error:
-            _log.warning("could not adopt saga %s: %s", saga.saga_id, error)
+            _log.warning("could not adopt saga %s: %s", saga.saga_id, error, extra={"saga_id": saga.saga_id})
         except InternalError:
-            _log.exception("saga %s cannot be run; it stays with this worker and is tried again later", saga.saga_id)
+            _log.exception(
+                "saga %s cannot be run; it stays with this worker and is tried again later",
+                saga.saga_id,
+                extra={"saga_id": saga.saga_id},
+            )
 
     async def _adopt_strays(self) -> None:
         for saga_id in self._sagas.strays.due():

@@ -39,16 +39,17 @@ class Runtime:
         self._ready = trio.Event()
         self._trouble: Exception | None = None
         self._drain_seconds = drain = environment.settings.drain_timeout
-        self._supervisor = Supervisor(
-            "runtime",
-            [
-                ChildSpec("claims", self.claims.run, shutdown_seconds=0),
-                ChildSpec("stall watch", StallWatch(environment.settings.worker_lease / 3).run, shutdown_seconds=0),
+        children = [
+            ChildSpec("claims", self.claims.run, shutdown_seconds=0),
+            ChildSpec("stall watch", StallWatch(environment.settings.worker_lease / 3).run, shutdown_seconds=0),
+            environment.locks.supervisor.child_spec(),
+        ]
+        if environment.works:
+            children += [
                 ChildSpec("janitor", Janitor(environment).run, shutdown_seconds=0),
-                environment.locks.supervisor.child_spec(),
                 ChildSpec("worker", self._keep_working, shutdown_seconds=drain + _SPARE, handshake=True),
-            ],
-        )
+            ]
+        self._supervisor = Supervisor("runtime", children)
 
     async def worker(self) -> Worker:
         """The present worker. Between two of them it waits, so that callers do not notice a lease that was lost.
@@ -75,9 +76,11 @@ class Runtime:
         await self._supervisor.run(task_status=task_status)
 
     def request_stop(self, *, hurry: bool = False) -> None:
-        """Drain and end; in a hurry, cut running attempts off at once. Asking again does nothing."""
+        """Drain and end; in a hurry, cut running attempts off at once, also while a drain goes on already."""
         if hurry:
             self._drain_seconds = 0.0
+            if self._worker is not None:
+                self._worker.hasten()
         self._supervisor.request_stop()
 
     async def _keep_working(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import trio
@@ -17,6 +18,7 @@ from msgspec import Raw
 
 from ..actors import Inbox
 from ..errors import InvalidInput
+from ..models import OperationStatus
 from ..retry import RetryPolicy
 from ..saga.commands import Invoke, Record, Wait
 from ..saga.definition import StepDefinition
@@ -28,6 +30,7 @@ from .attempt import Attempt, failure_of, run_attempt
 from .context import HandlerContext, StepResults
 from .journal import Journal
 from .limits import AttemptLimit
+from .log_fields import saga_fields
 from .messages import Cancel, Hasten, Message
 from .step_lock import LockedHandler
 
@@ -171,6 +174,9 @@ class SagaActor:
         appended = await self.journal.flush(
             retention=environment.settings.saga_retention, completion=environment.completion(state)
         )
+        if state.status is OperationStatus.FAILED:
+            items = "; ".join(state.open_items)
+            _log.warning("saga %s is parked: %s", self.saga_id, items, extra=saga_fields(state.definition))
         if appended.cancel is not None and not self.journal.closed:
             self._cancel(appended.cancel)
 
@@ -196,6 +202,7 @@ class SagaActor:
             self.saga_id,
             pause,
             step.compensation_operation if event.undo else step.operation,
+            extra=saga_fields(self.journal.state.definition, step.name),
         )
         await self.journal.release(now + pause)
 
@@ -274,6 +281,7 @@ class SagaActor:
             fence=self.journal.epoch,
             deadline=limit.deadline,
             results=results,
+            metadata=MappingProxyType(definition.metadata),
             compensating=command.undo,
             step_happened=state.steps[command.step].result is not None,
             _beat=limit.beat,

@@ -7,32 +7,36 @@ from collections.abc import Mapping
 from typing import Any
 
 import trio
+from msgspec.structs import replace
 
 from ..errors import EnvironmentFault, IdempotencyMismatch, InvalidInput, OwnershipLost, SagaNotFound, SagaStateError
 from ..idempotency import check_name, fingerprint, scope_key
 from ..jsonvalue import encode
+from ..metrics import NEW_METADATA, added_metadata, wanted
 from ..models import (
     OperationStatus,
     SagaHistoryEntry,
     SagaList,
     SagaOutcome,
-    SagaSummary,
     SagaWorkflow,
+    WorkerInfo,
 )
 from ..saga.definition import SagaDefinition
 from ..saga.events import SagaCreated, SagaResumed, encode_events
-from ..saga.validation import check_definition, parse_steps
-from ..saga.views import outcome_view, utc
-from ..storage.folding import history_of, state_of, workflow_of
+from ..saga.validation import KnownHandlers, check_definition, parse_steps
+from ..saga.views import outcome_view
+from ..storage.folding import history_of, state_of, summary_of, worker_view, workflow_of
 from ..storage.key_records import NewRecord
 from ..storage.protocol import saga_topic
 from ..storage.records import Creation, NewSaga, SagaFilter, SagaMeta, SagaRecord
 from .entry_ids import fresh_entry_id
 from .environment import SagaEnvironment
+from .handing_over import hand_over
 from .runtime import Runtime
 from .telling import tell_created
 
 MAX_PAGE = 1000
+_ANY_HANDLER = KnownHandlers(None, None)  # those who will run it know which there are
 _log = logging.getLogger(__name__)
 
 
@@ -54,6 +58,13 @@ class SagaService:
     async def create(self, definition: SagaDefinition) -> SagaWorkflow:
         """Store a pending saga that runs when it is executed; under a key, the one that the key stands for."""
         key = self._key_of(definition)
+        creation = await self._store(definition, key, None)
+        return await self.get(_saga_id_of(creation, key))
+
+    async def _store(
+        self, definition: SagaDefinition, key: NewRecord | None, token: str | None, *, due_at: float | None = None
+    ) -> Creation:
+        """Store a saga that nobody runs yet; with `due_at`, some worker will from then on."""
         new = NewSaga(
             saga_id=definition.saga_id,
             tenant_id=definition.tenant_id,
@@ -62,18 +73,23 @@ class SagaService:
             size=len(definition.steps),
             entry_id=fresh_entry_id(),
             events=encode_events([SagaCreated(definition)]),
+            due_at=due_at,
             priority=definition.priority,
             key=key,
+            claim_token=token,
         )
         creation = await self._storage.create_saga(new)
         if creation.created:
             tell_created(definition)
-        return await self.get(_saga_id_of(creation, key))
+        return creation
 
     async def start(self, definition: SagaDefinition, claim: tuple[NewRecord, str] | None = None) -> str:
-        """Create a saga and run it here at once; under a key that is known, no other is created. Gives its id."""
+        """Create a saga and run it at once; under a key that is known, no other is created. Gives its id."""
         key, token = claim or (self._key_of(definition), None)
-        creation = await (await self._runtime.worker()).sagas.create(definition, key, token)
+        if self._environment.works:
+            creation = await (await self._runtime.worker()).sagas.create(definition, key, token)
+        else:
+            creation = await self._store(definition, key, token, due_at=self._storage.now())
         saga_id = _saga_id_of(creation, key)
         if not creation.created and creation.meta is not None:
             await self._begin(creation.meta)
@@ -85,10 +101,13 @@ class SagaService:
         return await self.outcome(saga_id)
 
     async def _begin(self, meta: SagaMeta) -> None:
-        """Run a saga here that was created but never begun; leave any other alone."""
+        """Run a saga that was created but never begun; leave any other alone."""
         if meta.status is OperationStatus.PENDING and meta.owner is None:
             try:
-                await (await self._runtime.worker()).sagas.adopt(meta.saga_id, meta.epoch)
+                if self._environment.works:
+                    await (await self._runtime.worker()).sagas.adopt(meta.saga_id, meta.epoch)
+                elif meta.due_at is None:
+                    await hand_over(self._storage, meta)
             except OwnershipLost:
                 _log.debug("saga %s was begun by somebody else in the same moment", meta.saga_id)
 
@@ -102,16 +121,29 @@ class SagaService:
         """Everything that happened to the saga, oldest first. Raises SagaNotFound."""
         return history_of(await self._record(saga_id))
 
+    async def note(self, saga_id: str, entry: dict[str, Any]) -> None:
+        """Write a note beside the saga's journal. Raises SagaNotFound."""
+        await self._storage.append_saga_history(saga_id, entry)
+
     async def status(self, saga_id: str) -> OperationStatus:
         """Its status. Raises SagaNotFound."""
         return (await self._meta(saga_id)).status
+
+    async def workers(self) -> list[WorkerInfo]:
+        """The workers of the namespace, alive or lost, by id."""
+        now = self._storage.now()
+        return [worker_view(worker, now) for worker in await self._storage.list_workers()]
 
     async def list(self, where: SagaFilter, limit: int, cursor: str | None) -> SagaList:
         """A page of sagas, newest first."""
         if not 0 < limit <= MAX_PAGE:
             raise InvalidInput("limit", f"must lie between 1 and {MAX_PAGE}, not {limit}")
         page = await self._storage.list_sagas(where, limit, cursor)
-        return SagaList([_summary(meta) for meta in page.sagas], page.cursor)
+        return SagaList([summary_of(meta) for meta in page.sagas], page.cursor)
+
+    async def count(self) -> dict[OperationStatus, int]:
+        """How many sagas there are of each status."""
+        return await self._storage.count_sagas()
 
     async def outcome(self, saga_id: str) -> SagaOutcome:
         """Wait until the saga rests in a final status, wherever it runs. Raises SagaNotFound."""
@@ -179,7 +211,10 @@ class SagaService:
 
     async def _resume(self, meta: SagaMeta, event: SagaResumed) -> None:
         try:
-            await (await self._runtime.worker()).sagas.adopt(meta.saga_id, meta.epoch, resume=event)
+            if self._environment.works:
+                await (await self._runtime.worker()).sagas.adopt(meta.saga_id, meta.epoch, resume=event)
+            else:
+                await hand_over(self._storage, meta, event)
         except OwnershipLost as error:
             raise SagaStateError(f"saga {meta.saga_id} was resumed by somebody else in the same moment") from error
 
@@ -210,11 +245,15 @@ class SagaService:
         key = record_key if idempotency_key is None else scope_key(tenant_id, idempotency_key, "idempotency_key")
         definition = SagaDefinition(
             saga_id=self._storage.new_saga_id(key),
-            steps=parse_steps(steps, self._environment.handlers.known),
+            steps=parse_steps(steps, self._environment.handlers.known if self._environment.works else _ANY_HANDLER),
             idempotency_key=key,
             **fields,
         )
         check_definition(definition)
+        if wanted(NEW_METADATA):
+            told = {"saga_id": definition.saga_id, "metadata": definition.metadata}
+            added = added_metadata(definition.workflow_type, tenant_id, **told)
+            definition = replace(definition, metadata={**definition.metadata, **added})
         size, limit = len(encode(definition)), self._environment.settings.max_payload
         if size > limit:
             raise InvalidInput("steps", f"the saga has {size} bytes of JSON; at most {limit} can be stored")
@@ -257,18 +296,3 @@ def _saga_id_of(creation: Creation, key: NewRecord | None) -> str:
     if record is not None and record.saga_id is not None:
         raise SagaNotFound(f"the idempotency key stands for saga {record.saga_id}, whose retention is over")
     raise IdempotencyMismatch("idempotency_key: it was used for an operation that is no saga")
-
-
-def _summary(meta: SagaMeta) -> SagaSummary:
-    return SagaSummary(
-        saga_id=meta.saga_id,
-        tenant_id=meta.tenant_id,
-        workflow_type=meta.workflow_type,
-        status=meta.status,
-        current_step=max(meta.cursor, 0),
-        step_count=meta.size,
-        created_at=utc(meta.created_at),
-        updated_at=utc(meta.updated_at),
-        owner=meta.owner,
-        priority=meta.priority,
-    )

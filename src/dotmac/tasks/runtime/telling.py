@@ -18,6 +18,7 @@ from ..saga.events import (
     SagaResumed,
     SagaStarted,
 )
+from ..storage.records import Adoption
 
 _STATUS_AFTER: dict[type, OperationStatus] = {
     SagaStarted: OperationStatus.IN_PROGRESS,
@@ -52,9 +53,31 @@ def tell_created(definition: SagaDefinition) -> None:
     _tell_saga("saga_created", definition, OperationStatus.PENDING)
 
 
+def tell_taken_over(definition: SagaDefinition, adoption: Adoption, epoch: int) -> None:
+    """Call the hooks for a saga that this process took over from a worker that was lost."""
+    if wanted("saga_taken_over"):
+        emit(
+            "saga_taken_over",
+            definition.workflow_type,
+            definition.tenant_id,
+            saga_id=definition.saga_id,
+            previous=adoption.previous,
+            worker=adoption.worker,
+            epoch=epoch,
+            metadata=definition.metadata,
+        )
+
+
 def _tell_saga(point: str, definition: SagaDefinition, status: str) -> None:
     if wanted(point):
-        emit(point, definition.workflow_type, definition.tenant_id, saga_id=definition.saga_id, status=str(status))
+        emit(
+            point,
+            definition.workflow_type,
+            definition.tenant_id,
+            saga_id=definition.saga_id,
+            status=str(status),
+            metadata=definition.metadata,
+        )
 
 
 def _tell_step(

@@ -46,6 +46,7 @@ class Worker:
         self._storage = environment.storage
         self._settings = environment.settings
         self._scope = trio.CancelScope()
+        self._drain = trio.CancelScope()
         self._supervisor = Supervisor(f"worker {self.worker_id}")
         self.sagas = LiveSagas(environment, self.worker_id, self._supervisor.spawn)
         self._recovery = Recovery(environment, self.sagas)
@@ -87,12 +88,17 @@ class Worker:
         self._recovery.pause()
         self.sagas.close()
         self.sagas.tell_all(Drain())
-        with trio.move_on_after(drain_seconds):
+        with self._drain:
+            self._drain.deadline = min(self._drain.deadline, trio.current_time() + drain_seconds)
             await self.sagas.wait_until_idle()
         self.sagas.tell_all(Hasten())
         with trio.move_on_after(_GRACE):
             await self.sagas.wait_until_idle()
         self._supervisor.request_stop()
+
+    def hasten(self) -> None:
+        """End the drain, whether it has begun or not."""
+        self._drain.cancel()
 
     # --- the lease ------------------------------------------------------------------------------------------
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ..jsonvalue import decode
-from ..models import SagaHistoryEntry, SagaWorkflow
+from ..models import SagaHistoryEntry, SagaSummary, SagaWorkflow, WorkerInfo
 from ..saga.events import decode_events
 from ..saga.fold import fold
 from ..saga.state import SagaState
 from ..saga.views import history_entries, utc, workflow_view
-from .records import SagaRecord
+from .records import SagaMeta, SagaRecord, WorkerRecord
 
 
 def state_of(record: SagaRecord) -> SagaState:
@@ -28,6 +28,19 @@ def workflow_of(record: SagaRecord, state: SagaState | None = None) -> SagaWorkf
     )
 
 
+def worker_view(worker: WorkerRecord, now: float) -> WorkerInfo:
+    """A worker as users see it, at this time of the storage."""
+    pid = worker.info.get("pid", "")
+    return WorkerInfo(
+        worker_id=worker.worker_id,
+        host=worker.info.get("host", ""),
+        pid=int(pid) if pid.isdecimal() else None,
+        started_at=utc(worker.started_at),
+        lease_until=utc(worker.lease_until),
+        alive=worker.lease_until > now,
+    )
+
+
 def history_of(record: SagaRecord) -> list[SagaHistoryEntry]:
     """Journal and notes, in the order of the storage's time."""
     names = tuple(step.name for step in state_of(record).definition.steps)
@@ -41,3 +54,19 @@ def history_of(record: SagaRecord) -> list[SagaHistoryEntry]:
         details = decode(note.entry)
         lines.append(SagaHistoryEntry(saga_id, utc(note.at), str(details.pop("event", "note")), details=details))
     return sorted(lines, key=lambda line: line.timestamp)
+
+
+def summary_of(meta: SagaMeta) -> SagaSummary:
+    """A saga as lists show it."""
+    return SagaSummary(
+        saga_id=meta.saga_id,
+        tenant_id=meta.tenant_id,
+        workflow_type=meta.workflow_type,
+        status=meta.status,
+        current_step=max(meta.cursor, 0),
+        step_count=meta.size,
+        created_at=utc(meta.created_at),
+        updated_at=utc(meta.updated_at),
+        owner=meta.owner,
+        priority=meta.priority,
+    )

@@ -12,11 +12,22 @@ import zlib
 from ..errors import SagaNotFound
 
 _RANDOM_BYTES = 8
+_CLOCKS_APART = 60.0
 
 
 def make_saga_id(now: float, partition: int) -> str:
     """A fresh id for a saga created at `now` (Unix seconds) in this partition."""
     return f"{int(now * 1000):011x}-{os.urandom(_RANDOM_BYTES).hex()}-{partition:02x}"
+
+
+def ids_made(after: float | None, before: float | None) -> tuple[str, str | None]:
+    """Bounds between which all ids lie that were made from `after` on and before `before` (Unix seconds).
+
+    Wider by a minute on both sides: an id has the time of whoever made it, not of the storage.
+    """
+    lowest = "" if after is None else f"{max(int((after - _CLOCKS_APART) * 1000), 0):011x}"
+    highest = None if before is None else f"{max(int((before + _CLOCKS_APART) * 1000), 0):011x}"
+    return lowest, highest
 
 
 def partition_of_saga(saga_id: str, partitions: int) -> int:

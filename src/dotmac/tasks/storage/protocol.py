@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
+from ..models import Finding, OperationStatus
 from .key_records import ClaimVerdict, Completion, IdempotencyRecord, NewRecord
 from .records import (
     AdoptableSaga,
@@ -36,45 +37,10 @@ from .records import (
     SagaRecord,
     WorkerRecord,
 )
+from .seed_protocol import SeedStore
 
 Observer = Callable[[str, float, BaseException | None], None]
 """Called after each verb with its name, its duration in seconds, and what it raised, if it did."""
-
-
-class SeedStore(Protocol):
-    """The eight plain methods: whole documents in, whole documents out."""
-
-    async def set_idempotency(self, key: str, data: dict[str, Any], ttl: float) -> None:
-        """Store a record unless the key exists: a record is never reset. `ttl` in seconds."""
-        ...
-
-    async def get_idempotency(self, key: str) -> dict[str, Any] | None:
-        """The record as a document, or None."""
-        ...
-
-    async def delete_idempotency(self, key: str) -> None:
-        """Forget the record; no error if there is none."""
-        ...
-
-    async def set_saga(self, saga_id: str, data: dict[str, Any]) -> None:
-        """Create a pending saga from a document (tenant_id, workflow_type, steps …); never overwrites one."""
-        ...
-
-    async def get_saga(self, saga_id: str) -> dict[str, Any] | None:
-        """The saga as a document, or None."""
-        ...
-
-    async def append_saga_history(self, saga_id: str, entry: dict[str, Any]) -> None:
-        """Write a note beside the saga's journal. Raises SagaNotFound."""
-        ...
-
-    async def acquire_lock(self, key: str, timeout_seconds: float) -> bool:
-        """Take the lock for `timeout_seconds` if it is free; False if somebody holds it. Does not wait."""
-        ...
-
-    async def release_lock(self, key: str) -> None:
-        """Free a lock that this storage object acquired. Raises LockLost if it does not hold it any more."""
-        ...
 
 
 class RecordStore(Protocol):
@@ -184,6 +150,10 @@ class SagaStore(Protocol):
         """The saga's head, or None."""
         ...
 
+    async def count_sagas(self) -> dict[OperationStatus, int]:
+        """How many sagas there are of each status that a saga can have. Not of one moment, where work goes on."""
+        ...
+
     async def list_sagas(self, where: SagaFilter, limit: int, cursor: str | None = None) -> SagaPage:
         """Heads of sagas, newest first."""
         ...
@@ -257,6 +227,10 @@ class StorageProtocol(SeedStore, RecordStore, SagaStore, WorkerStore, LockStore,
 
     def opened(self) -> AbstractAsyncContextManager[None]:
         """Connect, and hold the connection while inside; may be entered by several managers at once."""
+        ...
+
+    async def examine(self) -> list[Finding]:
+        """Look the storage over, open or not: each finding says what is wrong and what mends it. Raises for none."""
         ...
 
     def now(self) -> float:

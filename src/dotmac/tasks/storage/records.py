@@ -10,6 +10,9 @@ import msgspec
 from ..models import OperationStatus
 from .key_records import Completion, IdempotencyRecord, NewRecord
 
+SAGA_STATUSES = tuple(status for status in OperationStatus if status is not OperationStatus.UNKNOWN)
+"""The statuses that a saga can have; ``unknown`` is for steps."""
+
 # --- sagas ----------------------------------------------------------------------------------------------------
 
 
@@ -154,11 +157,13 @@ class AdoptableSaga(msgspec.Struct, frozen=True, gc=False):
 
 
 class SagaFilter(msgspec.Struct, frozen=True, gc=False):
-    """Which sagas to list; None matches everything."""
+    """Which sagas to list; None matches everything. `created_after` is in, `created_before` is not."""
 
     tenant_id: str | None = None
     status: OperationStatus | None = None
     workflow_type: str | None = None
+    created_after: float | None = None
+    created_before: float | None = None
 
     def matches(self, meta: SagaMeta) -> bool:
         """Whether this saga is to be listed."""
@@ -166,6 +171,8 @@ class SagaFilter(msgspec.Struct, frozen=True, gc=False):
             self.tenant_id in (None, meta.tenant_id)
             and self.status in (None, meta.status)
             and self.workflow_type in (None, meta.workflow_type)
+            and (self.created_after is None or meta.created_at >= self.created_after)
+            and (self.created_before is None or meta.created_at < self.created_before)
         )
 
 

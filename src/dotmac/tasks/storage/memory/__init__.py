@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from ...models import Finding, Verdict
 from ..seed import SeedMethods
 from .locks import MemoryLocks
 from .records import MemoryRecords
@@ -25,6 +26,17 @@ class MemoryStorage(MemorySagas, MemoryRecords, MemoryWorkers, MemoryLocks, Seed
         MemorySagas.__init__(self)
         MemoryLocks.__init__(self)
         SeedMethods.__init__(self)
+
+    async def examine(self) -> list[Finding]:
+        """See `StorageProtocol`."""
+        return [
+            Finding(
+                "persistence",
+                Verdict.ADVICE,
+                "memory storage: everything in it ends with this process, and no other process sees it",
+                remedy="RedisStorage(redis_url='redis://HOST:6379/0'), or --redis redis://HOST:6379/0",
+            )
+        ]
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from dataclasses import dataclass, field
 
 from msgspec import Raw
@@ -15,6 +16,7 @@ from ..ids import make_saga_id
 from ..key_records import IdempotencyRecord
 from ..protocol import ANNOUNCED_AHEAD, DUE_TOPIC, saga_topic, worker_topic
 from ..records import (
+    SAGA_STATUSES,
     AdoptableSaga,
     Adoption,
     Append,
@@ -193,6 +195,12 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
         """See `SagaStore`."""
         saga = self._sagas.get(saga_id)
         return None if saga is None else saga.meta
+
+    @verb
+    def count_sagas(self) -> dict[OperationStatus, int]:
+        """See `SagaStore`."""
+        counted = Counter(saga.meta.status for saga in self._sagas.values())
+        return {status: counted[status] for status in SAGA_STATUSES}
 
     @verb
     def list_sagas(self, where: SagaFilter, limit: int, cursor: str | None = None) -> SagaPage:

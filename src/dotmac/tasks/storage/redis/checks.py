@@ -32,10 +32,12 @@ async def check_server(client: RedisClient) -> dict[str, dict[str, str]]:
     Raises:
         StorageMisconfigured: A server is too old, or may evict what it was given.
     """
-    reports = {node: _parse(info) for node, info in (await client.on_every_primary("INFO", repeatable=True)).items()}
+    reports = {
+        node: parse_report(info) for node, info in (await client.on_every_primary("INFO", repeatable=True)).items()
+    }
     for node, report in reports.items():
-        _check_version(node, report)
-        _check_memory(node, report)
+        check_version(node, report)
+        check_memory(node, report)
         if report.get("aof_enabled") != "1":
             _log.warning(
                 "%s does not write an append-only file: what it acknowledged since its last snapshot is lost when it "
@@ -80,7 +82,9 @@ async def choose_barrier(client: RedisClient, durability: Durability, replicas: 
         StorageMisconfigured: This server cannot do it; the message has the setting to change.
     """
     milliseconds = max(int(patience * 1000), 1)
-    reports = {node: _parse(info) for node, info in (await client.on_every_primary("INFO", repeatable=True)).items()}
+    reports = {
+        node: parse_report(info) for node, info in (await client.on_every_primary("INFO", repeatable=True)).items()
+    }
     if durability == "replica":
         for node, report in reports.items():
             connected = int(report.get("connected_slaves", "0"))
@@ -121,12 +125,14 @@ def _setting(reply: dict[bytes, bytes]) -> str:
     return next(iter(reply.values()), b"").decode()
 
 
-def _parse(info: bytes) -> dict[str, str]:
+def parse_report(info: bytes) -> dict[str, str]:
+    """The fields of INFO."""
     lines = info.decode(errors="replace").splitlines()
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
-def _check_version(node: str, report: dict[str, str]) -> None:
+def check_version(node: str, report: dict[str, str]) -> None:
+    """Raises StorageMisconfigured if the server is too old."""
     name = "Valkey" if "valkey_version" in report else "Redis"
     version = report.get("valkey_version") or report.get("redis_version", "0.0")
     if _version(report) < _OLDEST:
@@ -138,7 +144,8 @@ def _version(report: dict[str, str]) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2])
 
 
-def _check_memory(node: str, report: dict[str, str]) -> None:
+def check_memory(node: str, report: dict[str, str]) -> None:
+    """Raises StorageMisconfigured if the server may evict what it was given."""
     policy = report.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise StorageMisconfigured(

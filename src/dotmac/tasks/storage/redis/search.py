@@ -15,7 +15,8 @@ import trio
 
 from dotmac.tasks.models import OperationStatus
 
-from ..records import AdoptableSaga, Purged, SagaFilter, SagaMeta, SagaPage, WorkerRecord
+from ..ids import ids_made
+from ..records import SAGA_STATUSES, AdoptableSaga, Purged, SagaFilter, SagaMeta, SagaPage, WorkerRecord
 from .core import MICROSECONDS, micros, verb
 from .layout import SEPARATOR, Partition
 from .quiet import QuietPartitions
@@ -101,9 +102,33 @@ class RedisSearch(RedisSagas, RedisWorkers):
         return sorted([*registered.values(), *late], key=lambda worker: worker.worker_id)
 
     @verb
+    async def count_sagas(self) -> dict[OperationStatus, int]:
+        """See `SagaStore`."""
+        names = {status: _index_prefix(SagaFilter(status=status)) for status in SAGA_STATUSES}
+
+        async def counted(partition: Partition) -> list[int]:
+            async def count(name: bytes) -> int:
+                number: int = await self.client.execute(
+                    "ZLEXCOUNT", partition.index, b"(" + name, b"(" + name + b"\xff",
+                    key=partition.index, repeatable=True,
+                )  # fmt: skip
+                return number
+
+            return await _all_at_once(count, list(names.values()))
+
+        sums = [sum(column) for column in zip(*await self._everywhere(counted), strict=True)]
+        counts = dict(zip(names, sums, strict=True))
+        # Completed sagas stand in the index without their status: what was counted for them is all sagas.
+        others = sum(counts.values()) - counts[OperationStatus.COMPLETED]
+        counts[OperationStatus.COMPLETED] = max(counts[OperationStatus.COMPLETED] - others, 0)
+        return counts
+
+    @verb
     async def list_sagas(self, where: SagaFilter, limit: int, cursor: str | None = None) -> SagaPage:
         """See `SagaStore`."""
         prefix = _index_prefix(where)
+        lowest, highest = ids_made(where.created_after, where.created_before)
+        cursor = min((bound for bound in (cursor, highest) if bound is not None), default=None)
         page: list[SagaMeta] = []
         while True:
             ids = await self._newest(prefix, cursor, _CHUNK)
@@ -112,7 +137,7 @@ class RedisSearch(RedisSagas, RedisWorkers):
                     if len(page) == limit:
                         return SagaPage(page, page[-1].saga_id)
                     page.append(meta)
-            if len(ids) < _CHUNK:
+            if len(ids) < _CHUNK or ids[-1] < lowest:
                 return SagaPage(page, None)
             cursor = ids[-1]
 

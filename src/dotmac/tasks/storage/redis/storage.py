@@ -10,9 +10,12 @@ from typing import Any
 
 import trio
 
+from dotmac.tasks.models import Finding
+
 from ..seed import SeedMethods
 from .connecting import Fsync, Target, connected
-from .core import MICROSECONDS
+from .core import MICROSECONDS, RedisCore
+from .examination import examine
 from .locks import RedisLocks
 from .records import RedisRecords
 from .search import RedisSearch
@@ -84,6 +87,10 @@ class RedisStorage(RedisSearch, RedisRecords, RedisLocks, SeedMethods):
         """
         async with self._shared.used():
             yield
+
+    async def examine(self) -> list[Finding]:
+        """See `StorageProtocol`."""
+        return await examine(self._target)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:

@@ -1,0 +1,135 @@
+"""`locks`, `workers`, `keys`, `doctor`: what is there, and whether it is well."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ..errors import IdempotencyKeyNotFound
+from ..manager import BackgroundOperationsManager
+from ..models import Finding, IdempotencyKey, LockInfo, Verdict, WorkerInfo
+from ..service.exits import DRAINED, FAILED
+from ..service.plain import plain
+from .connecting import Json, Link, Prefix, Redis
+from .output import age, clock, console, print_json, print_table, short_json, until
+
+_VERDICTS = {
+    Verdict.OK: ("ok", "green"),
+    Verdict.ADVICE: ("advice", "yellow"),
+    Verdict.PROBLEM: ("PROBLEM", "bold red"),
+}
+_WIDEST_VERDICT = max(len(name) for name, _ in _VERDICTS.values())
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (locks, workers, keys, doctor):
+        app.command()(command)
+
+
+def locks(
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 100,
+    redis: Redis = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """List locks that are held, and how many processes wait for each."""
+    found = Link(redis, prefix).ask(lambda manager: manager.list_locks(limit))
+    if as_json:
+        print_json(found)
+        return
+    rows = [_lock_row(lock) for lock in found]
+    print_table(["lock", "holder", "fence", "held for", "lease ends in", "waiting"], rows, "no lock is held")
+
+
+def workers(redis: Redis = None, prefix: Prefix = None, as_json: Json = False) -> None:
+    """List the processes that run sagas, and their leases."""
+    found = Link(redis, prefix).ask(lambda manager: manager.list_workers())
+    if as_json:
+        print_json(found)
+        return
+    rows = [_worker_row(worker) for worker in found]
+    print_table(["worker", "host", "pid", "state", "for", "lease ends in"], rows, "no worker")
+
+
+def keys(
+    key: Annotated[str, typer.Argument(help="The record's key; with --tenant, as the caller chose it.")],
+    tenant: Annotated[str | None, typer.Option(help="The tenant that chose the key.", show_default=False)] = None,
+    redis: Redis = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Show what is known of an idempotency key."""
+
+    async def work(manager: BackgroundOperationsManager) -> IdempotencyKey:
+        record = await manager.check_idempotency(key, tenant_id=tenant)
+        if record is None:
+            raise IdempotencyKeyNotFound("there is no record of this key, or its time to live is over")
+        return record
+
+    record = Link(redis, prefix).ask(work)
+    if as_json:
+        print_json(record)
+        return
+    lines = {
+        "key": record.key,
+        "tenant": record.tenant_id,
+        "user": record.user_id,
+        "operation": record.operation_type,
+        "created": f"{clock(record.created_at)} (UTC)",
+        "status": str(record.status).replace("_", " "),
+        "result": None if record.result is None else short_json(record.result),
+        "error": record.error,
+    }
+    out = console()
+    for name, value in lines.items():
+        if value is not None:
+            out.print(Text.assemble((f"{name:<10}", "dim"), plain(value)))
+
+
+def doctor(redis: Redis = None, prefix: Prefix = None, as_json: Json = False) -> None:
+    """Examine the storage; each finding comes with the command that mends it. Exit code 1 if there is a problem."""
+    found = Link(redis, prefix).ask_unconnected(lambda manager: manager.examine())
+    if as_json:
+        print_json(found)
+    else:
+        _print_findings(found)
+    worst = any(finding.verdict is Verdict.PROBLEM for finding in found)
+    raise typer.Exit(FAILED if worst else DRAINED)
+
+
+def _print_findings(found: list[Finding]) -> None:
+    out = console()
+    widest = max(len(finding.check) for finding in found)
+    several = len({finding.node for finding in found if finding.node}) > 1
+    for finding in found:
+        name, style = _VERDICTS[finding.verdict]
+        where = f" ({finding.node})" if several and finding.node else ""
+        row = Table.grid(padding=(0, 2, 0, 0))
+        for width in (_WIDEST_VERDICT, widest, None):
+            row.add_column(min_width=width, overflow="fold")
+        row.add_row(Text(name, style), Text(finding.check, "bold"), Text(plain(finding.message + where)))
+        out.print(row)
+        if finding.remedy is not None:
+            # Not wrapped: a command must survive being copied.
+            indent = " " * (_WIDEST_VERDICT + widest + 4)
+            out.print(Text.assemble(indent, ("→ ", style), plain(finding.remedy)), soft_wrap=True)
+    counts = Counter(finding.verdict for finding in found)
+    problems, advice = counts[Verdict.PROBLEM], counts[Verdict.ADVICE]
+    said = f"{problems} problem{'' if problems == 1 else 's'}, {advice} piece{'' if advice == 1 else 's'} of advice"
+    out.print(Text(said, "bold red" if problems else "bold green"))
+
+
+def _lock_row(lock: LockInfo) -> list[object]:
+    left = until(lock.until)
+    return [lock.name, lock.owner, lock.fence, age(lock.since), left, lock.waiters]
+
+
+def _worker_row(worker: WorkerInfo) -> list[object]:
+    state = Text("alive", style="green") if worker.alive else Text("lost", style="bold red")
+    left = until(worker.lease_until)
+    return [worker.worker_id, worker.host, worker.pid, state, age(worker.started_at), left]

@@ -1,0 +1,184 @@
+"""`sagas`: list, show, watch, start, cancel, retry."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import InvalidInput, UsageError
+from ..manager import BackgroundOperationsManager
+from ..models import OperationStatus, SagaList, SagaOutcome, SagaSummary
+from ..service import audit
+from ..service.api.bodies import parse_body, saga_fields
+from ..service.api.documents import SagaInput
+from ..service.exits import FAILED
+from .connecting import Json, Link, Prefix, Redis, fail
+from .output import age, console, print_json, print_table, status
+from .saga_view import follow, print_history, print_outcome, print_saga
+from .steering import all_parked, steer
+
+app = typer.Typer(no_args_is_help=True, help="List, look at, start, cancel and retry sagas.")
+
+SagaId = Annotated[str, typer.Argument(metavar="SAGA_ID", help="The saga.", show_default=False)]
+SagaIds = Annotated[list[str] | None, typer.Argument(metavar="[SAGA_ID]...", help="The sagas.", show_default=False)]
+Reason = Annotated[str, typer.Option(help="Why; it is written into the history.", show_default=False)]
+Tenant = Annotated[str | None, typer.Option("--tenant", help="Only this tenant's.", show_default=False)]
+Type = Annotated[str | None, typer.Option("--type", help="Only of this workflow type.", show_default=False)]
+Time = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="In UTC.", show_default=False)
+]
+
+
+@app.command(name="list")
+def list_sagas(  # noqa: PLR0913, PLR0917 - options of a command line
+    tenant: Tenant = None,
+    wanted: Annotated[
+        OperationStatus | None, typer.Option("--status", help="Only with this status.", show_default=False)
+    ] = None,
+    workflow_type: Type = None,
+    parked: Annotated[bool, typer.Option("--parked", help="Only those that wait for an operator.")] = False,
+    after: Time = None,
+    before: Time = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Of the page before.", show_default=False)] = None,
+    redis: Redis = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """List sagas, newest first."""
+    if parked and wanted not in (None, OperationStatus.FAILED):
+        fail(InvalidInput("--parked", "parked sagas have the status failed"))
+
+    async def work(manager: BackgroundOperationsManager) -> SagaList:
+        return await manager.list_sagas(
+            tenant,
+            OperationStatus.FAILED if parked else wanted,
+            workflow_type,
+            limit,
+            cursor,
+            created_after=None if after is None else after.replace(tzinfo=UTC),
+            created_before=None if before is None else before.replace(tzinfo=UTC),
+        )
+
+    page = Link(redis, prefix).ask(work)
+    if as_json:
+        print_json(page)
+        return
+    print_table(["saga", "tenant", "type", "status", "step", "age"], [_row(saga) for saga in page.sagas], "no sagas")
+    if page.cursor is not None:
+        console().print(f"there are more: --cursor {page.cursor}", style="dim")
+
+
+@app.command()
+def show(
+    saga_id: SagaId,
+    history: Annotated[bool, typer.Option("--history", help="With everything that happened to it.")] = False,
+    redis: Redis = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Show one saga: its steps, and what an operator has to see to."""
+
+    async def work(manager: BackgroundOperationsManager) -> None:
+        saga = await manager.get_saga(saga_id)
+        entries = await manager.get_saga_history(saga_id) if history else None
+        if as_json:
+            print_json(saga if entries is None else {"saga": saga, "history": entries})
+            return
+        print_saga(saga)
+        if entries is not None:
+            print_history(entries)
+
+    Link(redis, prefix).ask(work)
+
+
+@app.command()
+def watch(saga_id: SagaId, redis: Redis = None, prefix: Prefix = None, as_json: Json = False) -> None:
+    """Follow a saga until it ends. Exit code 1 if it did not complete."""
+
+    async def work(manager: BackgroundOperationsManager) -> SagaOutcome:
+        return await follow(manager, saga_id, quiet=as_json)
+
+    _end(Link(redis, prefix).ask(work), as_json=as_json)
+
+
+@app.command()
+def start(
+    file: Annotated[Path, typer.Argument(help="JSON as POST /v1/sagas takes it; - reads standard input.")],
+    key: Annotated[
+        str | None, typer.Option(help="Idempotency key: the same one starts it once.", show_default=False)
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it until it ends.")] = False,
+    redis: Redis = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Start a saga; a worker that has its handlers runs it."""
+    try:
+        given = parse_body(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes(), SagaInput)
+    except OSError as error:
+        fail(InvalidInput(str(file), error.strerror or str(error)))
+    except UsageError as error:
+        fail(error)
+
+    async def work(manager: BackgroundOperationsManager) -> SagaOutcome | str:
+        handle = await manager.start_saga(**saga_fields(given), idempotency_key=key)
+        if not wait:
+            return handle.saga_id
+        return await follow(manager, handle.saga_id, quiet=as_json)
+
+    told = Link(redis, prefix).ask(work)
+    if isinstance(told, SagaOutcome):
+        _end(told, as_json=as_json)
+    elif as_json:
+        print_json({"saga_id": told})
+    else:
+        console().print(told)
+
+
+@app.command()
+def cancel(
+    saga_ids: Annotated[list[str], typer.Argument(metavar="SAGA_ID...", help="The sagas.", show_default=False)],
+    reason: Reason = "",
+    redis: Redis = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Let sagas turn back and undo what they did."""
+    steer(Link(redis, prefix), audit.cancel, saga_ids, reason, as_json=as_json)
+
+
+@app.command()
+def retry(  # noqa: PLR0913, PLR0917 - options of a command line
+    saga_ids: SagaIds = None,
+    parked: Annotated[bool, typer.Option("--parked", help="All that are parked, of --tenant and --type.")] = False,
+    tenant: Tenant = None,
+    workflow_type: Type = None,
+    reason: Reason = "",
+    redis: Redis = None,
+    prefix: Prefix = None,
+    as_json: Json = False,
+) -> None:
+    """Let parked sagas go on from where they failed, after the cause was mended."""
+    if bool(saga_ids) == parked or ((tenant or workflow_type) and not parked):
+        fail(InvalidInput("SAGA_ID", "name sagas, or give --parked (with --tenant or --type, if need be)"))
+    link = Link(redis, prefix)
+    wanted = saga_ids or link.ask(lambda manager: all_parked(manager, tenant, workflow_type))
+    steer(link, audit.retry, wanted, reason, as_json=as_json)
+
+
+def _row(saga: SagaSummary) -> list[object]:
+    step = f"{min(saga.current_step + 1, saga.step_count)}/{saga.step_count}"
+    return [saga.saga_id, saga.tenant_id, saga.workflow_type, status(saga.status), step, age(saga.created_at)]
+
+
+def _end(outcome: SagaOutcome, *, as_json: bool) -> None:
+    if as_json:
+        print_json(outcome)
+    else:
+        print_outcome(outcome)
+    raise typer.Exit(0 if outcome.completed else FAILED)

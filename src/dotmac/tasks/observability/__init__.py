@@ -1,0 +1,1 @@
+"""What feeds monitoring from the hooks: Prometheus metrics and OpenTelemetry traces."""

@@ -1,0 +1,98 @@
+"""The ASGI application of the service: API, health, metrics, sign-in, and the pages that are mounted at ``/``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from http import HTTPStatus
+
+import trio
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from ..manager import BackgroundOperationsManager
+from ..observability.prometheus import PrometheusMetrics
+from .access import Access
+from .api.routes import api_routes
+from .feed import Feed
+from .guard import Guard
+from .login import LoginPage, login_routes, plain_login_page
+from .problems import Problem, not_found
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(
+    manager: BackgroundOperationsManager,
+    *,
+    access: Access | None = None,
+    pages: Sequence[BaseRoute] = (),
+    login_page: LoginPage = plain_login_page,
+    metrics: PrometheusMetrics | None = None,
+    feed: Feed | None = None,
+) -> Starlette:
+    """The application, for a server that runs under trio in the manager's own trio run.
+
+    A manager that runs is left alone. One that does not is started and stopped with the application's lifespan.
+
+    Args:
+        manager: What is looked at and operated.
+        access: Who may do what; None: everybody on this machine, nobody else.
+        pages: Routes of a dashboard, answering what the API does not.
+        login_page: Shows the form for signing in.
+        metrics: What ``/metrics`` shows; None: metrics of its own.
+        feed: What ``/v1/events`` tells; None: one of its own. Both are fed while the application's lifespan lasts.
+
+    Returns:
+        The application. Setting the event ``app.state.closing`` ends all event streams and makes
+        ``/health/ready`` say that it is stopping.
+    """
+    access, feed, metrics = access or Access(), feed or Feed(), metrics or PrometheusMetrics()
+    closing = trio.Event()
+    routes: list[BaseRoute] = [
+        *api_routes(manager, feed, closing, metrics),
+        *login_routes(access, login_page),
+        *pages,
+    ]
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for install in (feed.install, metrics.install):
+                stack.callback(install())
+            if not manager.is_running:
+                await stack.enter_async_context(manager)
+            yield
+            closing.set()
+
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, access=access)],
+        exception_handlers={HTTPException: _http_problem, Exception: _crashed},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.state.closing = closing
+    return app
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - narrows the type; it is registered for nothing else
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return not_found(request.url.path).response()
+    status = HTTPStatus(error.status_code)
+    detail = f"{request.method} is not possible here" if status is HTTPStatus.METHOD_NOT_ALLOWED else error.detail
+    return Problem(
+        status, status.phrase.lower().replace(" ", "-"), detail, headers=dict(error.headers or {})
+    ).response()
+
+
+async def _crashed(request: Request, error: Exception) -> Response:
+    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    detail = "the log of the service has more"
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail).response()

@@ -1,0 +1,1 @@
+"""The dashboard: pages for people who look at sagas and operate on them, rendered here, without any other server."""

@@ -1,0 +1,139 @@
+"""The pages that show: overview, sagas, one saga, locks, workers, settings."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import UTC, datetime
+from urllib.parse import quote, urlencode
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from ...errors import InvalidInput
+from ...models import OperationStatus, SagaHistoryEntry, Verdict
+from ...storage.records import SAGA_STATUSES
+from .actions import fitting
+from .site import Site
+from .timeline import SCALE, timeline
+
+_PER_PAGE = 50
+_TIMES = ("created_after", "created_before")
+_ON_OVERVIEW = 10
+_MOST_LOCKS = 500
+_WORST_FIRST = (Verdict.PROBLEM, Verdict.ADVICE, Verdict.OK)
+_HIDDEN_SETTINGS = {"redis_url"}  # it may hold a password; the examination says where the storage is
+
+
+class Pages:
+    """Handlers of the pages that only read."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._manager = site.manager
+
+    async def overview(self, request: Request) -> Response:
+        """How things stand."""
+        counts = await self._manager.count_sagas()
+        self._site.counts.note(counts)
+        workers = await self._manager.list_workers()
+        parked = await self._manager.list_sagas(status=OperationStatus.FAILED, limit=_ON_OVERVIEW)
+        newest = await self._manager.list_sagas(limit=_ON_OVERVIEW)
+        return self._site.page(
+            request,
+            "overview.html",
+            counts={str(status): number for status, number in counts.items()},
+            alive=sum(worker.alive for worker in workers),
+            lost=sum(not worker.alive for worker in workers),
+            parked=parked.sagas,
+            newest=newest.sagas,
+            throughput=self._site.counts.throughput(),
+            lately=self._site.activity.summary(),
+        )
+
+    async def sagas(self, request: Request) -> Response:
+        """A page of the list, filtered."""
+        query = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
+        if "saga_id" in query:
+            root = request.scope.get("root_path", "").rstrip("/")
+            return RedirectResponse(f"{root}/sagas/{quote(query['saga_id'], safe='')}", status_code=303)
+        wanted = {name: query.get(name) for name in ("tenant_id", "status", "workflow_type", *_TIMES)}
+        page = await self._manager.list_sagas(
+            wanted["tenant_id"],
+            wanted["status"],
+            wanted["workflow_type"],
+            _PER_PAGE,
+            query.get("cursor"),
+            **{name: _time(name, wanted[name]) for name in _TIMES},
+        )
+        kept = {name: value for name, value in wanted.items() if value is not None}
+        return self._site.page(
+            request,
+            "sagas.html",
+            sagas=page.sagas,
+            wanted=wanted,
+            filtered=bool(kept),
+            statuses=[str(status) for status in SAGA_STATUSES],
+            paging="cursor" in query,
+            newest=urlencode(kept),
+            older=None if page.cursor is None else urlencode({**kept, "cursor": page.cursor}),
+        )
+
+    async def saga(self, request: Request) -> Response:
+        """One saga: its steps, its timeline, its history."""
+        saga_id = request.path_params["saga_id"]
+        saga = await self._manager.get_saga(saga_id)
+        history = await self._manager.get_saga_history(saga_id)
+        return self._site.page(
+            request,
+            "saga.html",
+            saga=saga,
+            actions=fitting(saga),
+            rows=timeline(history, datetime.now(UTC), ended=saga.status.is_final),
+            scale=SCALE,
+            history=[self._readable(entry) for entry in history],
+            hide=self._site.redaction,
+            done=request.query_params.get("done", ""),
+        )
+
+    async def locks(self, request: Request) -> Response:
+        """Locks that are held, and how many processes wait for each."""
+        locks = await self._manager.list_locks(_MOST_LOCKS)
+        return self._site.page(request, "locks.html", locks=locks, most=_MOST_LOCKS, now=datetime.now(UTC))
+
+    async def workers(self, request: Request) -> Response:
+        """Workers and their leases."""
+        workers = await self._manager.list_workers()
+        workers.sort(key=lambda worker: (worker.alive, worker.host, worker.worker_id))
+        return self._site.page(request, "workers.html", workers=workers, now=datetime.now(UTC))
+
+    async def settings(self, request: Request) -> Response:
+        """The examination of the storage, and what is set."""
+        settings = self._manager.settings
+        shown = [
+            (field.name, getattr(settings, field.name))
+            for field in fields(settings)
+            if field.name not in _HIDDEN_SETTINGS
+        ]
+        findings = sorted(await self._manager.examine(), key=lambda finding: _WORST_FIRST.index(finding.verdict))
+        return self._site.page(
+            request,
+            "settings.html",
+            findings=findings,
+            several=len({finding.node for finding in findings if finding.node}) > 1,
+            settings=shown,
+        )
+
+    def _readable(self, entry: SagaHistoryEntry) -> dict[str, object]:
+        details = self._site.redaction(entry.details)
+        return {"entry": entry, "details": details}
+
+
+def _time(name: str, text: str | None) -> datetime | None:
+    """A point in time as a browser's field gives it, in UTC."""
+    if text is None:
+        return None
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(name, f"must be a time such as 2026-01-31T13:00, not {text!r:.80}") from None
+    return given.replace(tzinfo=UTC) if given.tzinfo is None else given

@@ -1,0 +1,55 @@
+"""What people must not see is hidden by the name of its field, at any depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dotmac.tasks.service.redaction import DEFAULT_FIELDS, HIDDEN, Redaction
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["password", "Password", "db_password", "accessToken", "X-Auth-Token", "API-Key", "apikey", "card_number", "CVV"],
+)
+def test_a_field_is_hidden_whatever_its_spelling(name: str) -> None:
+    for value in ("s", 7, True, ["s"], {"a": "s"}, ""):
+        assert Redaction()({"outer": [{name: value}]}) == {"outer": [{name: HIDDEN}]}
+
+
+def test_everything_else_stays() -> None:
+    plain = {"to": "a@b", "cents": 3, "none": None, "list": [1, {"x": None}], "path": "/token"}
+    assert Redaction()(plain) == plain
+
+
+def test_nothing_and_references_are_no_secrets() -> None:
+    reference = {"$ref": "steps.a.result.token"}
+    assert Redaction()({"token": None, "secret": reference}) == {"token": None, "secret": reference}
+
+
+def test_other_fields_can_be_configured() -> None:
+    hide = Redaction(["Birth Day", "", "--"])
+    assert hide({"birth_day": 1, "password": 2}) == {"birth_day": HIDDEN, "password": 2}
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    value=_JSON, name=st.sampled_from(DEFAULT_FIELDS), around=st.lists(st.sampled_from(["list", "dict"]), max_size=4)
+)
+def test_a_secret_never_shows_and_its_input_is_not_touched(value: Any, name: str, around: list[str]) -> None:
+    secret = {name: "s3cr3t", "beside": value}
+    wrapped: Any = secret
+    for kind in around:
+        wrapped = [wrapped] if kind == "list" else {"k": wrapped}
+    before = repr(wrapped)
+    assert "s3cr3t" not in repr(Redaction()(wrapped))
+    assert repr(wrapped) == before

@@ -1,0 +1,75 @@
+"""What the manager tells of the whole: counts, workers, notes, the storage's condition."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from dotmac.tasks import (
+    BackgroundOperationsManager,
+    InvalidInput,
+    MemoryStorage,
+    NotStarted,
+    OperationStatus,
+    SagaNotFound,
+    Verdict,
+)
+from runtime.nodes import Ledger, Node, step, until
+
+
+@pytest.fixture
+async def manager(autojump_clock: MockClock) -> AsyncIterator[BackgroundOperationsManager]:
+    async with BackgroundOperationsManager(storage=MemoryStorage()) as manager:
+        Ledger().register(manager)
+        yield manager
+
+
+async def test_sagas_are_counted_by_status(manager: BackgroundOperationsManager) -> None:
+    await (await manager.start_saga(tenant_id="t", workflow_type="w", steps=[step("a")])).result()
+    await manager.create_saga_workflow("t", "w", [step("a")])
+    counts = await manager.count_sagas()
+    assert {status for status, count in counts.items() if count} == {OperationStatus.PENDING, OperationStatus.COMPLETED}
+    assert OperationStatus.UNKNOWN not in counts
+
+
+async def test_workers_are_told_alive_or_lost(autojump_clock: MockClock) -> None:
+    shared, ledger = MemoryStorage(), Ledger()
+    ledger.hold["a"] = trio.Event()
+    async with Node(shared, ledger.register) as first:
+        await first.manager.start_saga(tenant_id="t", workflow_type="w", steps=[step("a")])
+        await until(lambda: ledger.entered == ["a"])
+        (worker,) = await first.manager.list_workers()
+        assert worker.alive
+        assert worker.worker_id.startswith(f"{worker.host}:{worker.pid}:")
+        assert worker.started_at < worker.lease_until
+        await first.kill()
+        async with Node(shared, lambda _manager: None) as looking:
+            looking.worker._recovery.pause()  # it adopts nothing: it only looks
+            await trio.sleep(30)
+            alive = {other.worker_id: other.alive for other in await looking.manager.list_workers()}
+            assert alive == {worker.worker_id: False, looking.worker.worker_id: True}
+
+
+async def test_a_note_stands_in_the_history_and_changes_nothing(manager: BackgroundOperationsManager) -> None:
+    handle = await manager.start_saga(tenant_id="t", workflow_type="w", steps=[step("a")])
+    await handle.result()
+    before = await manager.get_saga(handle.saga_id)
+    await manager.add_saga_note(handle.saga_id, "called_back", {"who": "otto", "event": "no"})
+    note = (await manager.get_saga_history(handle.saga_id))[-1]
+    assert (note.event, note.sequence, note.details) == ("called_back", None, {"who": "otto"})
+    assert await manager.get_saga(handle.saga_id) == before
+    with pytest.raises(SagaNotFound):
+        await manager.add_saga_note("0mjq3v1y8k-6v3m2p9q4r7t-00", "x", {})
+    with pytest.raises(InvalidInput):
+        await manager.add_saga_note(handle.saga_id, "x", {"bytes": b""})
+
+
+async def test_the_storage_is_examined_without_a_start() -> None:
+    manager = BackgroundOperationsManager(storage=MemoryStorage())
+    (finding,) = await manager.examine()
+    assert finding.verdict is Verdict.ADVICE
+    with pytest.raises(NotStarted):
+        await manager.count_sagas()

@@ -1,0 +1,188 @@
+"""Live events: a saga's history as it grows, and what a process does; both can be resumed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+from dotmac.tasks import StorageUnavailable
+from dotmac.tasks.metrics import emit
+from dotmac.tasks.service.feed import KEPT, Feed
+from service.house import PARKS, PATIENCE, House, problem, step
+
+HEADERS = [(b"host", b"localhost")]
+
+
+class Listener:
+    """Somebody who reads a stream event by event, which the test client cannot."""
+
+    def __init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel[dict[str, Any]](math.inf)
+        self.hang_up = trio.Event()
+        self._text = ""
+
+    async def listen(self, service: House, path: str, last: str | None) -> None:
+        headers = HEADERS if last is None else [*HEADERS, (b"last-event-id", last.encode())]
+        scope = {
+            "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
+            "headers": headers, "scheme": "http", "server": ("localhost", 80), "root_path": "",
+        }  # fmt: skip
+
+        async def receive() -> dict[str, Any]:
+            await self.hang_up.wait()
+            return {"type": "http.disconnect"}
+
+        async with self._send:
+            await service.app(scope, receive, self._send.send)  # type: ignore[arg-type]
+
+    async def event(self) -> dict[str, str]:
+        """The next event; an empty one at the end of the stream."""
+        with trio.fail_after(PATIENCE):
+            while True:
+                block, found, rest = self._text.partition("\n\n")
+                if not found:
+                    try:
+                        message = await self._receive.receive()
+                    except trio.EndOfChannel:
+                        return {}
+                    self._text += message.get("body", b"").decode()
+                    continue
+                self._text = rest
+                fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line)
+                if "event" in fields:
+                    return fields
+
+    async def named(self, name: str) -> dict[str, str]:
+        """The next event of this name."""
+        with trio.fail_after(PATIENCE):
+            while (event := await self.event()) and event["event"] != name:
+                pass
+        assert event, f"the stream ended before {name}"
+        return event
+
+
+@asynccontextmanager
+async def listening(service: House, path: str, last: str | None = None) -> AsyncIterator[Listener]:
+    listener = Listener()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listener.listen, service, path, last)
+        yield listener
+        listener.hang_up.set()
+
+
+async def test_a_saga_is_followed_to_its_end(service: House) -> None:
+    saga_id = await service.start(step("a", holds=True), step("b"))
+    async with listening(service, f"/v1/sagas/{saga_id}/events") as listener:
+        assert (await listener.named("step_started"))["id"] == "3"
+        service.goes_on.set()
+        completed = await listener.named("step_completed")
+        assert json.loads(completed["data"])["step"] == "a"
+        assert json.loads((await listener.named("end"))["data"])["status"] == "completed"
+        assert await listener.event() == {}
+
+
+async def test_whoever_comes_again_gets_the_rest(service: House) -> None:
+    saga_id = await service.run()
+    path = f"/v1/sagas/{saga_id}/events"
+    async with listening(service, path, "3") as listener:
+        assert [(await listener.event())["id"] for _ in range(2)] == ["4", "5"]
+    over = await service.client.get(path, headers={"Last-Event-ID": "5"})
+    assert (over.status_code, over.content) == (204, b"")
+    for unknown in ("", "x", "-1", "9" * 30):
+        answer = await service.client.get(path, headers={"Last-Event-ID": unknown})
+        assert answer.text.count("event: saga_created") == 1
+    assert (await service.client.head(path)).content == b""
+
+
+async def test_a_parked_saga_may_go_on_so_its_stream_does(service: House) -> None:
+    saga_id = await service.run(*PARKS)
+    async with listening(service, f"/v1/sagas/{saga_id}/events") as listener:
+        await listener.named("saga_parked")
+        service.mended = True
+        await service.client.post(f"/v1/sagas/{saga_id}/retry")
+        await listener.named("operator_retry")
+        await listener.named("end")
+
+
+async def test_a_storage_that_goes_away_is_told_and_ends_the_stream(
+    service: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saga_id = await service.start(step("a", holds=True))
+
+    async def away(*_arguments: Any) -> None:
+        raise StorageUnavailable("nobody answers")
+
+    async with listening(service, f"/v1/sagas/{saga_id}/events") as listener:
+        await listener.named("step_started")
+        with monkeypatch.context() as patch:
+            patch.setattr(service.manager.storage, "load_saga", away)
+            told = json.loads((await listener.named("problem"))["data"])
+            assert (told["status"], told["detail"]) == (503, "nobody answers")
+            assert await listener.event() == {}
+
+
+async def test_streams_end_with_the_service(service: House) -> None:
+    saga_id = await service.start(step("a", holds=True))
+    async with (
+        listening(service, f"/v1/sagas/{saga_id}/events") as one,
+        listening(service, "/v1/events") as all_of_them,
+    ):
+        await one.named("step_started")
+        await all_of_them.named("counts")
+        service.app.state.closing.set()
+        while await one.event():
+            pass
+        while await all_of_them.event():
+            pass
+
+
+async def test_everything_that_a_process_does_is_told(service: House) -> None:
+    async with listening(service, "/v1/events") as listener:
+        counts = json.loads((await listener.named("counts"))["data"])
+        assert counts["completed"] == 0
+        saga_id = await service.run(step("a", result={"secret": "s3cret"}))
+        created = await listener.named("saga_created")
+        assert json.loads(created["data"]) == {
+            "subject": "order", "tenant_id": "acme", "saga_id": saga_id, "status": "pending",
+        }  # fmt: skip
+        completed = await listener.named("saga_step_completed")
+        assert "s3cret" not in completed["data"]
+    await service.run()
+    async with listening(service, "/v1/events", created["id"]) as listener:
+        assert int((await listener.event())["id"].partition("-")[2]) == int(created["id"].partition("-")[2]) + 1
+    async with listening(service, "/v1/events", "00000000-1") as listener:
+        assert (await listener.event())["event"] == "counts"
+
+
+async def test_whoever_was_away_for_too_long_is_told_so(service: House) -> None:
+    async with listening(service, "/v1/events") as listener:
+        await listener.named("counts")
+        await service.run()
+        first = await listener.named("saga_created")
+    for _ in range(KEPT):
+        emit("saga_created", "order", "acme", saga_id="x", status="pending")
+    async with listening(service, "/v1/events", first["id"]) as listener:
+        missed = await listener.event()
+        assert missed["event"] == "missed"
+        assert json.loads(missed["data"])["events"] > 0
+
+
+def test_a_feed_keeps_the_newest_only() -> None:
+    feed = Feed()
+    for number in range(KEPT + 10):
+        feed.take("saga_created", "order", "acme", {"saga_id": str(number)})
+    assert feed.number == KEPT + 10
+    assert [happening.number for happening in feed.since(0)] == list(range(11, KEPT + 11))
+    assert [happening.number for happening in feed.since(KEPT + 8)] == [KEPT + 9, KEPT + 10]
+    assert feed.since(KEPT + 10) == []
+
+
+async def test_what_is_not_there_has_no_events(service: House) -> None:
+    problem(await service.client.get("/v1/sagas/nothing/events"), 404, "saga-not-found")
+    problem(await service.client.get("/v1/events?since=1"), 400, "invalid-input")
