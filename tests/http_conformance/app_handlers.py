@@ -222,6 +222,19 @@ class Shortcuts:
         await send({"type": "http.response.body", "body": content})
 
 
+class Hints:
+    """Sends early hints before its response, where the server offers that."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = dict(scope["headers"])[b"x-effect"].decode()
+        note(name, "ran")
+        if "http.response.early_hint" in (scope.get("extensions") or {}):
+            await send({"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload"]})
+            note(name, "hinted")
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": b"after"})
+
+
 async def ready(request: Request) -> Response:
     return PlainTextResponse("ready")
 
@@ -313,6 +326,7 @@ ROUTES = [
     _post("/saga/briefly", saga, saga_wait=0.1, saga_location="/sagas/{saga_id}"),
     _post("/stored-or-nothing", effect, on_storage_error="reject"),
     Route("/waits-for-disconnect", WaitsForDisconnect(), methods=["POST"]),
+    Route("/hints", Hints(), methods=["POST"]),
     Route("/shortcuts", Shortcuts(), methods=["POST"]),
     Mount("/mounted", routes=[_post("/effect", effect), _post("/required", effect, required=True)]),
     Mount("/ruled", routes=[_post("/effect", effect)]),

@@ -31,7 +31,11 @@ from http_conformance.app_handlers import FLOW, ROUTES, note, register_operation
 def storage() -> StorageProtocol:
     """On the server that the environment names; else in memory."""
     url = os.environ.get("CONFORMANCE_REDIS")
-    return MemoryStorage() if url is None else RedisStorage(url, prefix=os.environ["CONFORMANCE_PREFIX"])
+    if url is None:
+        return MemoryStorage()
+    return RedisStorage(
+        url, prefix=os.environ["CONFORMANCE_PREFIX"], socket_timeout=float(os.environ["CONFORMANCE_PATIENCE"])
+    )
 
 
 class Doorman:

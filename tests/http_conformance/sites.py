@@ -57,6 +57,7 @@ class Site:
         kind: One of `KINDS`.
         redis: Where its records are; None: in its memory.
         prefix: Of its keys there.
+        patience: Seconds that it waits for Redis.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Site:
         self.ledger = ledger
         self.redis = redis
         self.prefix = prefix
+        self.patience = 5.0
         self.port = 0
         self._sealed = sealed
         self._process: subprocess.Popen[bytes] | None = None
@@ -110,6 +112,7 @@ class Site:
             "PYTHONPATH": str(TESTS),
             "CONFORMANCE_LEDGER": str(self.ledger.folder),
             "CONFORMANCE_PREFIX": self.prefix,
+            "CONFORMANCE_PATIENCE": str(self.patience),
         }
         if self.redis is not None:
             environment["CONFORMANCE_REDIS"] = self.redis
@@ -169,10 +172,17 @@ class Site:
 
 @contextmanager
 def serving(
-    kind: str, ledger: Ledger, redis: Server | None, prefix: str, *, sealed: bytes | None = None
+    kind: str,
+    ledger: Ledger,
+    redis: Server | None,
+    prefix: str,
+    *,
+    sealed: bytes | None = None,
+    patience: float = 5.0,
 ) -> Iterator[Site]:
     """A site that runs. The test may kill it."""
     site = Site(kind, ledger, None if redis is None else redis.url, prefix, sealed=sealed)
+    site.patience = patience
     try:
         site.start()
         yield site

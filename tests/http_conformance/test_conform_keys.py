@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from http_conformance.sites import Site
 from http_conformance.talk import Caller, connected, replayed, slug
@@ -51,6 +52,22 @@ async def test_case_03_put_and_delete_where_a_route_wants_them(caller: Caller, m
     first, second = await caller.send("/opted", method), await caller.send("/opted", method)
     assert (replayed(first), replayed(second), caller.runs) == (False, True, 1)
     assert second.content == first.content
+
+
+async def test_case_04_a_websocket_passes(caller: Caller) -> None:
+    upgrade = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ("Idempotency-Key", '"malformed'),
+        ("X-Effect", caller.effect),
+    ]
+    async with connected(caller.site) as connection:
+        await connection.send("GET /echo HTTP/1.1", upgrade)
+        with trio.fail_after(30):
+            answer = await connection.stream.receive_some()
+    assert answer.startswith(b"HTTP/1.1 101 ")
 
 
 @pytest.mark.parametrize(
@@ -126,6 +143,7 @@ async def test_case_08_the_raw_key_is_in_no_log_and_no_store(caller: Caller, req
         stored = dump_of(server)
         assert caller.site.prefix.encode() in stored
         assert secret.encode() not in stored
+        assert b"x-run" not in stored  # nor is the response, which is sealed
 
 
 def dump_of(server: Server) -> bytes:

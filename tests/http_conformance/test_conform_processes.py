@@ -131,7 +131,7 @@ def lonely_server() -> Iterator[Server]:
 
 
 async def test_case_30_a_storage_that_goes_and_comes_back(ledger: Ledger, lonely_server: Server) -> None:
-    with serving("hypercorn-trio", ledger, lonely_server, "lonely") as site:
+    with serving("hypercorn-trio", ledger, lonely_server, "lonely", patience=1.0) as site:
         async with calling(site) as caller:
             strict = caller.another()
             assert (await caller.send("/effect")).status_code == 201
@@ -159,7 +159,7 @@ def test_a_storage_that_cannot_be_used_ends_the_start(ledger: Ledger, lonely_ser
     lonely_server.kill()
     with (
         pytest.raises(RuntimeError, match="ended with") as refused,
-        serving("hypercorn-trio", ledger, lonely_server, "lonely"),
+        serving("hypercorn-trio", ledger, lonely_server, "lonely", patience=1.0),
     ):
         pass
     assert "the runtime could not be started" in str(refused.value)

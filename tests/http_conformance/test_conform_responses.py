@@ -6,7 +6,8 @@ import httpx
 import pytest
 import trio
 
-from http_conformance.talk import Caller, connected, replayed, slug
+from http_conformance.sites import Site
+from http_conformance.talk import Caller, calling, connected, replayed, slug
 
 NEVER = ("set-cookie", "x-request-id", "ratelimit")
 
@@ -137,6 +138,16 @@ async def test_case_38_no_way_around_the_recorder_is_offered(caller: Caller) -> 
     offered = set((await caller.send("/shortcuts")).json())
     assert not offered & {"http.response.pathsend", "http.response.zerocopysend", "http.response.trailers"}
     assert replayed(await caller.send("/shortcuts"))
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+async def test_case_38_early_hints_pass_and_are_not_replayed(site: Site, http2: bool) -> None:
+    if http2 and not site.speaks_http2:
+        pytest.skip(f"{site.kind} speaks no HTTP/2")
+    async with calling(site, http2=http2) as caller:
+        first, again = await caller.send("/hints"), await caller.send("/hints")
+        assert (first.text, again.text, replayed(again), caller.runs) == ("after", "after", True, 1)
+        assert caller.entries == (["ran", "hinted"] if http2 else ["ran"])
 
 
 async def test_case_42_browsers_may_send_the_key_and_see_the_mark(caller: Caller) -> None:

@@ -91,6 +91,18 @@ def test_json_beyond_the_limit_is_compared_by_bytes() -> None:
     assert of_json('{"a":  1}', limit=9, chunks=2) == of_json('{"a":1}  ', limit=9, chunks=4)
 
 
+def test_a_long_json_body_takes_its_time_and_says_so() -> None:
+    def is_costly(body: bytes, content_type: bytes) -> bool:
+        made = Fingerprint(RequestHead("POST", "/", b"", content_type), "json", limit=100_000)
+        made.update(body)
+        return made.is_costly
+
+    assert is_costly(b"[" + b"1," * 20_000 + b"1]", JSON)
+    assert not is_costly(b"[1]", JSON)
+    assert not is_costly(bytes(20_000), b"text/plain")
+    assert not is_costly(bytes(200_000), JSON)  # over the limit: its bytes are hashed already
+
+
 def test_bytes_that_spell_a_canonical_form_are_not_taken_for_it() -> None:
     assert of_json("1") != of_json("1e0 nonsense")
     assert fingerprint(b"1", JSON) != of_json("1")

@@ -18,6 +18,7 @@ from .netstrings import netstrings
 
 FingerprintMode = Literal["bytes", "json"]
 CANONICAL_LIMIT = 1024 * 1024
+_COSTLY = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,11 @@ class Fingerprint:
                 self._json += chunk
             else:
                 self._json = None
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether `finish` takes so long that it should not be called in an event loop (JSON: 0.2 s for a MiB)."""
+        return self._json is not None and len(self._json) > _COSTLY
 
     def finish(self) -> str:
         """64 hexadecimal digits."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import anyio
+
 from ..errors import BadIdempotencyKey, InvalidInput
 from ..facade.claims import KeyedRequest
 from . import problems
@@ -134,12 +136,16 @@ class BackgroundOperationsMiddleware:
                 answer = Refusal if error.unread else Reply
                 await answer(problems.body_too_large(options.body_limit).messages())(scope, receive, send)
                 return
+            if fingerprint.is_costly:
+                fingerprinted = await anyio.to_thread.run_sync(fingerprint.finish)
+            else:
+                fingerprinted = fingerprint.finish()
             request = KeyedRequest(
                 record_key=name,
                 tenant_id=identity.tenant_id or "",
                 user_id=identity.user_id,
                 operation_type=f"{method} {endpoint.template}" if endpoint.template else method,
-                fingerprint=fingerprint.finish(),
+                fingerprint=fingerprinted,
                 ttl=options.ttl or self.manager.settings.default_ttl,
                 lease=options.lease,
             )
