@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import trio
 
+from ..crossing.anywhere import AnywhereContext
+from ..crossing.home import Home
 from ..errors import AlreadyStarted, NotStarted
+from ..portal.thread import RuntimeThread
 from ..runtime.environment import SagaEnvironment
 from ..runtime.hosting import Hosting
 
 
 class Hosted:
-    """Has a runtime while it is started."""
+    """Has a runtime while it is started: in the trio run that started it, or in a thread of its own."""
 
     def __init__(self, environment: SagaEnvironment) -> None:
         self._environment = environment
         self._hosting: Hosting | None = None
+        self._thread: RuntimeThread | None = None
         self._entered = AsyncExitStack()
 
     @property
@@ -28,27 +33,28 @@ class Hosted:
         return self._hosting is not None and not self._hosting.over
 
     async def start(self) -> None:
-        """Connect, and run in the background of this trio run until `stop`.
+        """Connect, and run in the background until `stop`.
+
+        Called from trio, it runs in the background of this trio run. Called from asyncio, it runs in a thread of its
+        own, and async handlers run in the event loop that it was started in.
 
         Raises:
             AlreadyStarted: It is running.
             EnvironmentFault: The storage cannot be used; nothing is left running.
         """
-        if self.is_running:
-            raise AlreadyStarted("the manager is running already")
-        hosting = Hosting(self._environment)
-        self._hosting = hosting
+        threaded = not trio.lowlevel.in_trio_task()
+        hosting, thread = self._begin(threaded=threaded)
         try:
-            await hosting.start()
+            await (hosting if thread is None else thread).start()
         except BaseException:
-            self._hosting = None
+            self._forget()
             raise
 
     async def stop(self) -> None:
         """Let running attempts finish (for `drain_timeout` seconds), hand the rest over, disconnect.
 
         Nothing stored is touched; sagas that are not at their end go on in other processes, or at the next start.
-        Stopping a manager that is not running does nothing.
+        Stopping a manager that is not running does nothing. Cancelling it cuts it short; it still waits for the end.
         """
         await self._stop(hurry=False)
 
@@ -66,22 +72,51 @@ class Hosted:
         await self.start()
         hurry = False
         try:
-            async with self._hosted().block():
+            async with AnywhereContext(self, self._hosted().block, lambda nothing, _crossed: nothing):
                 yield
         except BaseException as error:
             # Cancelled, or Ctrl-C: whoever wants out does not want to wait for a drain.
             hurry = not isinstance(error, Exception)
             raise
         finally:
-            with trio.CancelScope(shield=True):
+            with _shield():
                 await self._stop(hurry=hurry)
 
     async def _stop(self, *, hurry: bool) -> None:
-        hosting, self._hosting = self._hosting, None
-        if hosting is not None:
+        hosting, thread = self._forget()
+        if thread is not None:
+            await thread.stop(hurry=hurry)
+        elif hosting is not None and hosting.home.is_here:
             await hosting.stop(hurry=hurry)
+        elif hosting is not None:
+            with suppress(NotStarted):  # it has ended by itself
+                await hosting.home.run(partial(hosting.stop, hurry=hurry))
+            hosting.raise_failure()
+
+    def _begin(self, *, threaded: bool) -> tuple[Hosting, RuntimeThread | None]:
+        """Make a runtime that is to be started next. Raises AlreadyStarted."""
+        if self.is_running:
+            raise AlreadyStarted("the manager is running already")
+        self._hosting = hosting = Hosting(self._environment)
+        self._thread = RuntimeThread(hosting, self._environment.handlers) if threaded else None
+        return hosting, self._thread
+
+    def _forget(self) -> tuple[Hosting | None, RuntimeThread | None]:
+        """Have no runtime any more; gives the one there was."""
+        hosting, self._hosting = self._hosting, None
+        thread, self._thread = self._thread, None
+        return hosting, thread
 
     def _hosted(self) -> Hosting:
         if self._hosting is None or self._hosting.over:
             raise NotStarted("the manager is not running; use 'async with manager:' or 'await manager.start()'")
         return self._hosting
+
+    @property
+    def _home(self) -> Home:
+        return self._hosted().home
+
+
+def _shield() -> AbstractContextManager[object]:
+    """Keeps cancellations off under trio. Elsewhere, a call that crosses over waits for its end by itself."""
+    return trio.CancelScope(shield=True) if trio.lowlevel.in_trio_task() else nullcontext()
