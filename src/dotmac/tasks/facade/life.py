@@ -93,6 +93,26 @@ class Hosted:
                 await hosting.home.run(partial(hosting.stop, hurry=hurry))
             hosting.raise_failure()
 
+    def _start_blocking(self) -> None:
+        """As `start`, for a thread without an event loop."""
+        _, thread = self._begin(threaded=True)
+        try:
+            if thread is not None:
+                thread.start_blocking()
+        except BaseException:
+            self._forget()
+            raise
+
+    def _stop_blocking(self, *, hurry: bool) -> None:
+        """As `_stop`, for a thread without an event loop."""
+        hosting, thread = self._forget()
+        if thread is not None:
+            thread.stop_blocking(hurry=hurry)
+        elif hosting is not None:
+            with suppress(NotStarted):  # it has ended by itself
+                hosting.home.run_from_thread(partial(hosting.stop, hurry=hurry))
+            hosting.raise_failure()
+
     def _begin(self, *, threaded: bool) -> tuple[Hosting, RuntimeThread | None]:
         """Make a runtime that is to be started next. Raises AlreadyStarted."""
         if self.is_running:
