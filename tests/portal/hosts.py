@@ -12,6 +12,7 @@ import trio
 import uvloop
 
 from dotmac.tasks import BackgroundOperationsManager, MemoryStorage
+from dotmac.tasks.crossing.contexts import Stay
 
 T = TypeVar("T")
 Program = Callable[[BackgroundOperationsManager], Awaitable[T]]
@@ -85,8 +86,9 @@ def run_asyncio(main: Callable[[], Awaitable[T]]) -> T:
 
 
 def crossing_calls(manager: BackgroundOperationsManager) -> set[Any]:
-    """What is being carried out in the manager's trio run on behalf of others."""
-    return manager._hosted().home._calls
+    """What is being carried out in the manager's trio run on behalf of others, beside their ``async with manager``."""
+    calls = manager._hosted().home._calls
+    return {call for call in calls if not (isinstance(call, Stay) and call.entered and call.value is None)}
 
 
 def runtime_threads() -> list[threading.Thread]:
