@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import anyio
 import trio
 import uvloop
 
@@ -33,7 +34,7 @@ def under_trio(manager: BackgroundOperationsManager, program: Program[T]) -> T:
 
 
 def under_asyncio(manager: BackgroundOperationsManager, program: Program[T]) -> T:
-    return _in_loop(asyncio.new_event_loop, manager, program)
+    return _in_loop(plain_loop, manager, program)
 
 
 def under_uvloop(manager: BackgroundOperationsManager, program: Program[T]) -> T:
@@ -51,14 +52,21 @@ def under_another_trio(manager: BackgroundOperationsManager, program: Program[T]
         return trio.run(main)
 
 
-def _in_loop(make: Callable[[], asyncio.AbstractEventLoop], manager: BackgroundOperationsManager, program: Any) -> Any:
-    async def main() -> Any:
+def _in_loop(
+    make: Callable[[], asyncio.AbstractEventLoop], manager: BackgroundOperationsManager, program: Program[T]
+) -> T:
+    async def main() -> T:
         async with asyncio.timeout(PATIENCE):
             async with manager:
                 return await program(manager)
 
     with asyncio.Runner(loop_factory=make) as runner:
         return runner.run(main())
+
+
+def plain_loop() -> asyncio.AbstractEventLoop:
+    """By name: trio-asyncio, where another test has imported it, puts a loop of its own in asyncio's place."""
+    return asyncio.SelectorEventLoop()
 
 
 HOSTS = {
@@ -82,7 +90,8 @@ def run_asyncio(main: Callable[[], Awaitable[T]]) -> T:
         async with asyncio.timeout(PATIENCE):
             return await main()
 
-    return asyncio.run(limited())
+    with asyncio.Runner(loop_factory=plain_loop) as runner:
+        return runner.run(limited())
 
 
 def crossing_calls(manager: BackgroundOperationsManager) -> set[Any]:
@@ -100,3 +109,9 @@ def no_thread_left() -> Iterator[None]:
     assert not runtime_threads()
     yield
     assert not runtime_threads()
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until it holds."""
+    while not await condition():  # noqa: ASYNC110 - nobody sends an event
+        await anyio.sleep(0.002)

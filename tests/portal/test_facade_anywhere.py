@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from dotmac.tasks import BackgroundOperationsManager, HandlerContext, SagaHandle
@@ -56,17 +57,17 @@ def register(manager: BackgroundOperationsManager) -> None:
 
     @manager.register_operation_handler("work")
     async def work(parameters: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         context.heartbeat()
         return {"done": parameters}
 
     @manager.register_compensation_handler("undo")
     async def undo(parameters: dict[str, Any]) -> None:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
 
     @manager.register_operation_handler("break")
     async def break_once(parameters: dict[str, Any]) -> None:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         if fixed.pop("broken", False):
             raise TimeoutError("nobody knows")
 
@@ -149,7 +150,13 @@ async def use_claims(manager: Any) -> None:
     await manager.leave_claim(second.claim)
     assert (await claim("k2")).outcome == "in_progress"
     third = await claim("k3")
-    fields = {"tenant_id": "t", "workflow_type": "w", "timeout_seconds": None, "priority": 0, "metadata": {}}
+    fields: dict[str, Any] = {
+        "tenant_id": "t",
+        "workflow_type": "w",
+        "timeout_seconds": None,
+        "priority": 0,
+        "metadata": {},
+    }
     handle = await manager.start_saga_under_claim(third.claim, fields, STEPS)
     assert isinstance(handle, SagaHandle)
     assert (await handle.result()).status == "completed"
@@ -182,7 +189,7 @@ def test_a_decorated_operation_can_be_called_from_everywhere(host: Host[Any]) ->
 
     @manager.idempotent("greet")
     async def greet(parameters: dict[str, Any]) -> dict[str, Any]:
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         return {"hello": parameters["name"]}
 
     async def program(manager: BackgroundOperationsManager) -> Any:

@@ -39,7 +39,7 @@ def test_an_async_handler_runs_in_the_loop_of_who_started_the_manager(host: Host
         raise ValueError("no")
 
     async def program(manager: BackgroundOperationsManager) -> None:
-        steps = [
+        steps: list[dict[str, Any]] = [
             {"name": "A", "operation": "work", "compensation_operation": "undo"},
             {"name": "B", "operation": "refuse", "max_retries": 0},
         ]
@@ -103,9 +103,7 @@ def test_a_time_out_cancels_the_handlers_task_and_waits_for_it(host: Host[Any]) 
         events.append(f"undone, happened: {context.step_happened}")
 
     async def program(manager: BackgroundOperationsManager) -> None:
-        handle = await manager.start_saga(
-            **saga(timeout_seconds=0.05, max_retries=0, compensation_operation="undo")
-        )
+        handle = await manager.start_saga(**saga(timeout_seconds=0.05, max_retries=0, compensation_operation="undo"))
         outcome = await handle.result()
         assert outcome.status == "compensated"
         assert "StepTimedOut" in str(outcome.error)

@@ -62,7 +62,7 @@ class LoopScope:
 
     async def checkpoint_if_cancelled(self) -> None:
         """See `BodyScope`."""
-        if self._cancelled:
+        if self._cancelled and self._task is not None:
             raise asyncio.CancelledError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from ..crossing.home import Home
-from ..crossing.loop_calls import LoopClosed, run_in_loop
+from ..crossing.loop_calls import LoopCall, LoopClosed
 from ..errors import OutcomeUnknown
 from ..runtime.context import HandlerContext
 from ..runtime.handlers import Handler
@@ -33,10 +33,18 @@ class LoopHandlers:
         self._home = home
         self._hurry = hurry
         self._loop_ends = trio.Event()
+        self._calls: set[LoopCall[Any]] = set()
+        self._given_up = False
 
     def loop_ends(self) -> None:
         """The event loop will run nothing more; called from there."""
         self._home.post(self._loop_ends.set)
+
+    def give_up(self) -> None:
+        """The event loop does not run and never will again; called in the trio run."""
+        self._given_up = True
+        for call in tuple(self._calls):
+            call.give_up()
 
     def hosted(self, handler: Handler) -> Handler:
         """The handler, as the runtime is to call it."""
@@ -48,14 +56,12 @@ class LoopHandlers:
 
     async def _call(self, handler: Handler, parameters: dict[str, Any], context: HandlerContext) -> Any:
         told = _LoopContext.of(context, self._home)
+        to_loop = self._home.bag_of(self._loop).put
+        call = LoopCall(self._loop, to_loop, self._home.post, lambda: handler.call(parameters, told), copy_context())
+        self._calls.add(call)
         try:
-            return await run_in_loop(
-                self._loop,
-                self._home.bag_of(self._loop).put,
-                self._home.post,
-                lambda: handler.call(parameters, told),
-                copy_context(),
-            )
+            if not self._given_up:
+                return await call.run()
         except asyncio.CancelledError as error:
             with trio.move_on_after(_LAST_MOMENT):
                 await self._loop_ends.wait()
@@ -63,6 +69,8 @@ class LoopHandlers:
                 raise OutcomeUnknown("the handler's task was cancelled in its event loop") from error
         except LoopClosed:
             self._hurry()
+        finally:
+            self._calls.discard(call)
         # A handler that cannot run has not failed: its attempt is cut off when the runtime stops, as it is about to.
         await trio.sleep_forever()
         raise AssertionError  # pragma: no cover - it never gets here

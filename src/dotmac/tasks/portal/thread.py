@@ -21,6 +21,7 @@ from functools import partial
 import trio
 
 from ..crossing.sides import ThreadWait
+from ..crossing.threads import runs_beside_its_host
 from ..errors import NotStarted
 from ..runtime.handlers import Handlers
 from ..runtime.hosting import Hosting
@@ -45,6 +46,7 @@ class RuntimeThread:
         self._thread = threading.Thread(target=self._run, name="dotmac.tasks runtime", daemon=True)
         self._watch: AsyncGenerator[None, None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._in_loop: LoopHandlers | None = None
         self._stopping = False
         self._lock = threading.Lock()
         self._over = False
@@ -58,15 +60,15 @@ class RuntimeThread:
         Raises what `Hosting.start` raises; no thread is left then.
         """
         self._loop = asyncio.get_running_loop()
-        handlers = LoopHandlers(self._loop, self._home, self._hosting.hurry)
-        self._handlers.host = handlers.hosted
+        self._in_loop = LoopHandlers(self._loop, self._home, self._hosting.hurry)
+        self._handlers.host = self._in_loop.hosted
         self._begin()
         try:
             await self._home.run(self._hosting.start)
         except BaseException:
             await self._until_over()
             raise
-        self._watch = self._stop_with_loop(handlers)
+        self._watch = self._stop_with_loop(self._in_loop)
         await anext(self._watch)
 
     async def stop(self, *, hurry: bool) -> None:
@@ -145,7 +147,9 @@ class RuntimeThread:
 
     def _sign_off(self) -> None:
         """At the interpreter's exit: nobody can start or wait for anything any more."""
-        with suppress(NotStarted):
+        with suppress(NotStarted):  # then there is nothing to sign off from
+            if self._loop is not None and self._in_loop is not None and not self._loop.is_running():
+                self._home.post(self._in_loop.give_up)
             self._home.post(self._hosting.hurry)
             self._thread.join(_LAST_MOMENT)
 
@@ -158,6 +162,7 @@ class RuntimeThread:
 
     def _run(self) -> None:
         failure: BaseException | None = None
+        runs_beside_its_host.set(True)
         try:
             trio.run(self._live)
         except BaseException as error:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import outcome
 import trio
 
-from dotmac.tasks.crossing.loop_calls import run_in_loop
+from dotmac.tasks.crossing.loop_calls import LoopCall
 from dotmac.tasks.crossing.mailbag import Mailbag
 
 from .host import Host, HostWire, close_wires
@@ -73,7 +73,7 @@ class ThreadHost:
 
     async def run(self, function: Callable[[], Awaitable[T]]) -> T:
         """See `Host.run`."""
-        return await run_in_loop(self._loop, self.to_loop.put, self.to_trio.put, function)
+        return await LoopCall(self._loop, self.to_loop.put, self.to_trio.put, function).run()
 
     def wire(self, sink: Sink) -> HostWire:
         """See `Host.wire`."""
