@@ -206,15 +206,15 @@ async def no_locks(manager: BackgroundOperationsManager) -> bool:
     return not await manager.list_locks()
 
 
-def lose_unnoticed(manager: BackgroundOperationsManager) -> None:
-    """Have the lock "a" lost, while the event loop cannot hear of it."""
+def lose_unnoticed(manager: BackgroundOperationsManager, name: str = "a") -> None:
+    """Have a lock lost, while the event loop cannot hear of it."""
     ended = threading.Event()
-    manager._home.post(lambda: _lose_now(manager, ended))
+    manager._home.post(lambda: _lose_now(manager, name, ended))
     assert ended.wait(PATIENCE)
 
 
-def _lose_now(manager: BackgroundOperationsManager, ended: threading.Event) -> None:
-    ticket = manager._environment.locks._shortcuts.ticket("a")
+def _lose_now(manager: BackgroundOperationsManager, name: str, ended: threading.Event) -> None:
+    ticket = manager._environment.locks._shortcuts.ticket(name)
     assert ticket is not None
     assert ticket.tenure is not None
     ticket.tenure.lose()

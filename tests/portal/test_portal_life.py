@@ -60,7 +60,7 @@ def test_start_and_stop_and_start_again() -> None:
                 await manager.start()
             assert await manager.check_idempotency("nothing") is None
             await manager.stop()
-            assert not manager.is_running
+            assert await is_over(manager)
             assert not runtime_threads()
             with pytest.raises(NotStarted):
                 await manager.list_sagas()
