@@ -303,3 +303,33 @@ def test_a_call_that_waits_in_another_loop_ends_with_the_managers_trio_run() -> 
             await manager.stop()
 
     trio.run(main)
+
+
+def test_a_trio_run_that_is_the_guest_of_an_event_loop_is_told_from_its_host() -> None:
+    """Both are in one thread."""
+
+    async def guest(manager: BackgroundOperationsManager, ready: asyncio.Event, leave: trio.Event) -> None:
+        async with manager:
+            assert await manager.list_locks() == []
+            ready.set()
+            await leave.wait()
+
+    async def main() -> None:
+        loop, manager = asyncio.get_running_loop(), a_manager()
+        ready, leave, ended = asyncio.Event(), trio.Event(), loop.create_future()
+        trio.lowlevel.start_guest_run(
+            guest,
+            manager,
+            ready,
+            leave,
+            run_sync_soon_threadsafe=loop.call_soon_threadsafe,
+            done_callback=ended.set_result,
+        )
+        await ready.wait()
+        assert await manager.check_idempotency("nothing") is None
+        async with manager.lock("a"):
+            assert [lock.name for lock in await manager.list_locks()] == ["a"]
+        manager._home.post(leave.set)
+        (await ended).unwrap()
+
+    run_asyncio(main)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from threading import get_ident
 from typing import Any, TypeVar
 
 import outcome
 import trio
+from trio.lowlevel import in_trio_task
 
 from ..errors import NotStarted
 from .calls import Call
@@ -30,6 +32,7 @@ class Home:
 
     def __init__(self) -> None:
         self._token: trio.lowlevel.TrioToken | None = None
+        self._thread = 0
         self._bag = Mailbag(self._wake)
         self._calls: set[Call[Any]] = set()
         self._loops: dict[asyncio.AbstractEventLoop, Mailbag] = {}
@@ -43,6 +46,7 @@ class Home:
     def open(self) -> None:
         """The present trio run is the home from now on. Opening it again in the same run does nothing."""
         self._token = trio.lowlevel.current_trio_token()
+        self._thread = get_ident()
         self._bag.empty()
 
     def close(self, failure: BaseException | None = None) -> None:
@@ -92,10 +96,8 @@ class Home:
     @property
     def is_here(self) -> bool:
         """Whether the present task runs in this trio run."""
-        try:
-            return trio.lowlevel.current_trio_token() is self._token and trio.lowlevel.in_trio_task()
-        except RuntimeError:
-            return False
+        # A thread has one trio run at a time, but it can have an event loop of asyncio as well, whose guest it is.
+        return get_ident() == self._thread and in_trio_task()
 
     def post(self, call: Callable[[], None]) -> None:
         """Have the trio run call this soon, in order.
@@ -110,7 +112,7 @@ class Home:
 
     def side(self) -> Side:
         """The side of the present task, which runs elsewhere: in an event loop of asyncio or in another trio run."""
-        return TrioSide() if trio.lowlevel.in_trio_task() else LoopSide(self.bag_of(asyncio.get_running_loop()))
+        return TrioSide() if in_trio_task() else LoopSide(self.bag_of(asyncio.get_running_loop()))
 
     def bag_of(self, loop: asyncio.AbstractEventLoop) -> Mailbag:
         """The one bag that brings calls to this loop."""
