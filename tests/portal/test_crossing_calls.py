@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 import traceback
 from collections.abc import Awaitable, Callable
@@ -18,7 +19,7 @@ import trio
 from dotmac.tasks import BackgroundOperationsManager, NotStarted, SagaNotFound
 from dotmac.tasks.crossing.home import Home
 from dotmac.tasks.facade.claims import KeyedRequest
-from portal.hosts import ASYNCIO_HOSTS, ELSEWHERE, PATIENCE, Host, a_manager, crossing_calls, run_asyncio
+from portal.hosts import ASYNCIO_HOSTS, ELSEWHERE, PATIENCE, Host, a_manager, crossing_calls, eventually, run_asyncio
 from portal.test_facade_anywhere import Holder, a_full_manager
 
 visible: ContextVar[str] = ContextVar("visible", default="nobody")
@@ -157,6 +158,11 @@ def block_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def _claim_of(answer: Any) -> Any:
+    assert answer.claim is not None
+    return answer.claim
 
 
 @in_asyncio
@@ -333,3 +339,35 @@ def test_a_trio_run_that_is_the_guest_of_an_event_loop_is_told_from_its_host() -
         (await ended).unwrap()
 
     run_asyncio(main)
+
+
+@elsewhere
+def test_the_holder_of_a_claim_is_told_in_its_own_thread(host: Host[Any]) -> None:
+    told: list[tuple[str, int]] = []
+
+    class Noting:
+        def granted_for(self, seconds: float) -> None:
+            told.append(("granted", threading.get_ident()))
+
+        def lose(self) -> None:
+            told.append(("lost", threading.get_ident()))
+
+    request = KeyedRequest(
+        record_key="k", tenant_id="t", user_id=None, operation_type="o", fingerprint="f", ttl=60.0, lease=0.5
+    )
+
+    async def renewed() -> bool:
+        return len(told) > 1
+
+    async def lost() -> bool:
+        return told[-1][0] == "lost"
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        claim = _claim_of(await manager.begin_claim(request, Noting()))
+        await eventually(renewed)
+        await inside(manager, lambda: manager.storage.abandon_claim("k", claim.held.token))
+        await eventually(lost)
+        await manager.leave_claim(claim)
+        assert {thread for _, thread in told} == {threading.get_ident()}
+
+    host(a_manager(), program)

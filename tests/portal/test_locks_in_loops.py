@@ -13,7 +13,17 @@ import pytest
 import trio
 
 from dotmac.tasks import BackgroundOperationsManager, LockLost, LockNotAcquired, LockReentered
-from portal.hosts import ASYNCIO_HOSTS, HOSTS, PATIENCE, Host, a_manager, crossing_calls, eventually, run_asyncio
+from portal.hosts import (
+    ASYNCIO_HOSTS,
+    ELSEWHERE,
+    HOSTS,
+    PATIENCE,
+    Host,
+    a_manager,
+    crossing_calls,
+    eventually,
+    run_asyncio,
+)
 
 everywhere = pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
 in_asyncio = pytest.mark.parametrize("host", ASYNCIO_HOSTS.values(), ids=ASYNCIO_HOSTS)
@@ -256,13 +266,17 @@ def test_a_grant_that_comes_too_late_for_a_cancelled_task_is_given_up(host: Host
     host(a_manager(), program)
 
 
-def _watch_for_grant(manager: BackgroundOperationsManager, done: threading.Event) -> None:
-    trio.lowlevel.spawn_system_task(_when_granted, manager, done)
+def _watch_for_grant(manager: BackgroundOperationsManager, done: threading.Event, *, lose: bool = False) -> None:
+    trio.lowlevel.spawn_system_task(_when_granted, manager, done, lose)
 
 
-async def _when_granted(manager: BackgroundOperationsManager, done: threading.Event) -> None:
+async def _when_granted(manager: BackgroundOperationsManager, done: threading.Event, lose_it: bool) -> None:
     while not await manager.list_locks():
         await trio.lowlevel.checkpoint()
+    for _ in range(10):
+        await trio.lowlevel.checkpoint()
+    if lose_it:
+        await lose(manager, "a")
     for _ in range(10):
         await trio.lowlevel.checkpoint()
     done.set()
@@ -317,3 +331,51 @@ def test_a_body_that_does_not_heed_its_cancellation_does_not_hold_up_the_stop() 
         assert [type(error) for error in raised.value.exceptions] == [ValueError, LockLost]
 
     run_asyncio(main)
+
+
+@everywhere
+def test_all_that_a_bodys_tasks_raise_is_told(host: Host[Any]) -> None:
+    async def body() -> None:
+        async def fail_when_cancelled() -> None:
+            try:
+                await anyio.sleep(PATIENCE)
+            finally:
+                raise ValueError("mine")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(fail_when_cancelled)
+            group.start_soon(anyio.sleep, PATIENCE)
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        with pytest.raises(ExceptionGroup) as raised:
+            await lose_from_a_task(manager, "a", body)
+        assert raised.value.subgroup(ValueError)
+        assert raised.value.subgroup(LockLost)
+        assert not raised.value.subgroup(lambda error: not isinstance(error, ValueError | LockLost | ExceptionGroup))
+        await eventually(lambda: no_locks(manager))
+
+    host(a_manager(), program)
+
+
+@pytest.mark.parametrize("host", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_a_lock_that_is_lost_before_its_body_hears_of_it_runs_no_body(host: Host[Any]) -> None:
+    async def program(manager: BackgroundOperationsManager) -> None:
+        done = threading.Event()
+        home = manager._home
+
+        async def hold() -> None:
+            async with manager.lock("a"):
+                raise AssertionError
+
+        async def watch() -> None:
+            await anyio.lowlevel.checkpoint()
+            home.post(lambda: _watch_for_grant(manager, done, lose=True))
+            assert done.wait(PATIENCE)  # this thread hears of nothing meanwhile
+
+        with pytest.raises(ExceptionGroup) as raised:  # noqa: PT012
+            async with anyio.create_task_group() as group:
+                group.start_soon(hold)
+                group.start_soon(watch)
+        assert [type(error) for error in raised.value.exceptions] == [LockLost]
+
+    host(a_manager(), program)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dotmac.tasks import BackgroundOperationsManager, HandlerContext, LockReentered, OperationFailed
-from portal.hosts import ASYNCIO_HOSTS, Host, a_manager
+from portal.hosts import ASYNCIO_HOSTS, PATIENCE, Host, a_manager, plain_loop
 
 in_asyncio = pytest.mark.parametrize("host", ASYNCIO_HOSTS.values(), ids=ASYNCIO_HOSTS)
 visible: ContextVar[str] = ContextVar("visible", default="nobody")
@@ -233,3 +233,23 @@ def test_handlers_that_were_registered_before_work_in_each_loop_that_starts_the_
 
     for host in ASYNCIO_HOSTS.values():
         host(manager, program)
+
+
+def test_a_handler_whose_loop_is_gone_has_not_failed() -> None:
+    """The loop is closed under the runtime's feet: it stops, and the saga is as it was."""
+    manager = a_manager()
+
+    @manager.register_operation_handler("work")
+    async def work(parameters: dict[str, Any]) -> str:
+        return "never"
+
+    loop = plain_loop()
+    loop.run_until_complete(manager.start())
+    loop.close()
+    handle = manager.sync.start_saga(**saga())
+    thread = manager._thread
+    assert thread is not None
+    thread._thread.join(PATIENCE)
+    assert not manager.is_running
+    with manager.sync as sync:  # async handlers run under trio now
+        assert sync.saga_handle(handle.saga_id).result().results == {"A": "never"}

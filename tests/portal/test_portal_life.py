@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from dotmac.tasks import (
     SagaHandle,
     StorageUnavailable,
 )
+from dotmac.tasks.portal.thread import RuntimeThread
 from dotmac.tasks.runtime.runtime import Runtime
 from portal.hosts import PATIENCE, a_manager, eventually, plain_loop, run_asyncio, runtime_threads
 from portal.life_program import the_manager
@@ -295,3 +297,82 @@ def test_ctrl_c_reaches_the_main_thread_and_the_manager_is_stopped() -> None:
     with pytest.raises(KeyboardInterrupt), asyncio.Runner(loop_factory=plain_loop) as runner:
         runner.run(main())
     assert not runtime_threads()
+
+
+def test_a_thread_that_fails_tells_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No fault of the runtime's: trio itself gave up."""
+    plain_live = RuntimeThread._live
+
+    async def fail_at_once(self: RuntimeThread) -> None:
+        raise ZeroDivisionError
+
+    async def fail_later(self: RuntimeThread) -> None:
+        await plain_live(self)
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        manager = a_manager()
+        for start in (manager.start, lambda: asyncio.to_thread(manager.sync.start)):
+            monkeypatch.setattr(RuntimeThread, "_live", fail_at_once)
+            with pytest.raises(NotStarted) as raised:
+                await start()
+            assert isinstance(raised.value.__cause__, ZeroDivisionError)
+            assert not manager.is_running
+            monkeypatch.setattr(RuntimeThread, "_live", fail_later)
+            await start()
+            with pytest.raises(ZeroDivisionError):
+                await manager.stop()
+        await manager.start()
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(manager.sync.stop)
+
+    run_asyncio(main)
+
+
+def test_a_loop_that_was_closed_is_not_called(caplog: pytest.LogCaptureFixture) -> None:
+    """Its task waited for a saga; the saga goes on, and its end has nobody to go to."""
+    manager = a_full_manager()
+    loop = plain_loop()
+
+    async def wait(saga_id: str) -> None:
+        await manager.saga_handle(saga_id).result()
+
+    with manager.sync as sync:
+        handle = sync.start_saga(**WAITING)
+        task = loop.create_task(wait(handle.saga_id))
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+        handle.cancel()
+        assert handle.result().status == "compensated"
+    assert "an event loop was closed before it was told" in caplog.text
+    assert not task.done()
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+def test_a_trio_run_that_ends_without_a_stop_ends_the_calls_of_others() -> None:
+    manager = a_manager()
+    begun = threading.Event()
+    raised: list[BaseException] = []
+
+    def wait_elsewhere() -> None:
+        async def begin() -> None:
+            begun.set()
+            await trio.sleep_forever()
+
+        try:
+            run_asyncio(lambda: manager._home.run(begin))
+        except NotStarted as error:
+            raised.append(error)
+
+    waiting = threading.Thread(target=wait_elsewhere)
+
+    async def main() -> None:
+        await manager.start()
+        waiting.start()
+        assert await trio.to_thread.run_sync(begun.wait, PATIENCE)
+
+    trio.run(main)
+    waiting.join(PATIENCE)
+    assert [str(error) for error in raised] == ["the manager was stopped"]
+    with pytest.raises(NotStarted):
+        manager.sync.list_locks()

@@ -223,3 +223,22 @@ def test_ctrl_c_ends_a_call_and_waits_for_its_end() -> None:
         assert not crossing_calls(manager)
         assert [lock.waiters for lock in sync.list_locks()] == [0]
         handle.cancel()
+
+
+def test_ctrl_c_in_a_body_gives_its_lock_up() -> None:
+    with a_manager().sync as sync:
+        with pytest.raises(KeyboardInterrupt), sync.lock("a"):
+            raise KeyboardInterrupt
+        assert sync.list_locks() == []
+
+
+def test_a_body_that_outlives_the_runtime_has_lost_its_lock() -> None:
+    manager = a_manager()
+    manager.sync.start()
+    with pytest.raises(LockLost), manager.sync.lock("a"):
+        manager.sync.stop()
+    manager.sync.start()
+    with pytest.raises(ExceptionGroup) as raised, manager.sync.lock("a"):  # noqa: PT012
+        manager.sync.stop()
+        raise ValueError("mine")
+    assert [type(error) for error in raised.value.exceptions] == [ValueError, LockLost]

@@ -162,7 +162,7 @@ class CrossedContext(Generic[T]):
         own = rest if isinstance(rest, Exception) else None
         if rest is not own:  # cancelled from outside
             self.stay.cancel()
-        cancelled = await self._leave(own, unfinished=error is not own)
+        cancelled = await self._leave(own, unfinished=own is None and error is not None)
         try:
             return concluded(self.stay, error, rest, cancelled)
         finally:

@@ -152,21 +152,19 @@ class Home:
         await wait.until_notified(lambda: None)
         settled(call.outcome, None)
 
-    def run_from_thread(self, function: Callable[[], Awaitable[T]], undo: Undo[T] | None = None) -> T:
+    def run_from_thread(self, function: Callable[[], Awaitable[T]]) -> T:
         """As `run`, from a thread, which is blocked meanwhile. Ctrl-C is its way of being cancelled."""
         wait = ThreadWait()
         call = Call(self, function, wait.notify)
         call.send()
         interrupted = wait.block(call.cancel)
-        if interrupted is not None and undo is not None and isinstance(call.outcome, outcome.Value):
-            value = call.outcome.value
-            with suppress(NotStarted):  # as above
-                self.run_from_thread(lambda: undo(value))
         return settled(call.outcome, interrupted)
 
     def _wake(self, deliver: Callable[[], None]) -> None:
         if self._token is not None:
             self._token.run_sync_soon(deliver)
+        elif self._closed:
+            raise trio.RunFinishedError  # it ended before it was opened
 
 
 def settled(result: outcome.Outcome[T] | None, cancelled: BaseException | None) -> T:

@@ -51,6 +51,7 @@ class RuntimeThread:
         self._lock = threading.Lock()
         self._over = False
         self._told_over: list[Callable[[], None]] = []
+        self._failure: BaseException | None = None
 
     # --- from an event loop ---------------------------------------------------------------------------------
 
@@ -95,7 +96,7 @@ class RuntimeThread:
             await self._until_over()
             raise
         cancelled = await self._until_over()
-        self._hosting.raise_failure()
+        self._raise_failure()
         if cancelled is not None:
             raise cancelled
 
@@ -128,7 +129,7 @@ class RuntimeThread:
             self._block_until_over()
             raise
         interrupted = self._block_until_over()
-        self._hosting.raise_failure()
+        self._raise_failure()
         if interrupted is not None:
             raise interrupted
 
@@ -161,20 +162,24 @@ class RuntimeThread:
         notify()
 
     def _run(self) -> None:
-        failure: BaseException | None = None
         runs_beside_its_host.set(True)
         try:
             trio.run(self._live)
         except BaseException as error:
-            failure = error
-            _log.critical("the runtime's thread failed", exc_info=error)
-        self._home.abandon(failure)
+            self._failure = error
+        self._home.abandon(self._failure)
         self._handlers.host = None
         atexit.unregister(self._sign_off)
         with self._lock:
             self._over = True
         for notify in self._told_over:
             notify()
+
+    def _raise_failure(self) -> None:
+        """Raise what the runtime, or the trio run itself, failed with."""
+        self._hosting.raise_failure()
+        if self._failure is not None:
+            raise self._failure
 
     async def _live(self) -> None:
         self._home.open()
