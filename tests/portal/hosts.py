@@ -97,7 +97,7 @@ def run_asyncio(main: Callable[[], Awaitable[T]]) -> T:
 def crossing_calls(manager: BackgroundOperationsManager) -> set[Any]:
     """What is being carried out in the manager's trio run on behalf of others, beside their ``async with manager``."""
     calls = manager._hosted().home._calls
-    return {call for call in calls if not (isinstance(call, Stay) and call.entered and call.value is None)}
+    return {call for call in tuple(calls) if not (isinstance(call, Stay) and call.entered and call.value is None)}
 
 
 def runtime_threads() -> list[threading.Thread]:

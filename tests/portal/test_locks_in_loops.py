@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import pytest
 import trio
 
@@ -245,6 +244,33 @@ def test_an_asyncio_time_out_around_a_body_is_one(host: Host[Any]) -> None:
     host(a_manager(), program)
 
 
+async def is_waited_for(manager: BackgroundOperationsManager) -> bool:
+    return [lock.waiters for lock in await manager.list_locks()] == [1]
+
+
+def grant_unheard(manager: BackgroundOperationsManager, *, lose_it: bool = False) -> None:
+    """Give the lock "a" to who waits for it, while the present thread is blocked and so cannot hear of it."""
+    granted = threading.Event()
+
+    async def grant() -> None:
+        await manager.release_lock("a")
+        actor = manager._environment.locks._actors["a"]
+        while actor.holder is None:  # noqa: ASYNC110 - nobody sends an event
+            await trio.sleep(0.001)
+        if lose_it:
+            assert actor.holder.tenure is not None
+            actor.holder.tenure.lose()
+        for _ in range(10):
+            await trio.lowlevel.checkpoint()
+        granted.set()
+
+    def begin() -> None:
+        trio.lowlevel.spawn_system_task(grant)
+
+    manager._home.post(begin)
+    assert granted.wait(PATIENCE)
+
+
 @in_asyncio
 def test_a_grant_that_comes_too_late_for_a_cancelled_task_is_given_up(host: Host[Any]) -> None:
     async def program(manager: BackgroundOperationsManager) -> None:
@@ -252,34 +278,17 @@ def test_a_grant_that_comes_too_late_for_a_cancelled_task_is_given_up(host: Host
             async with manager.lock("a"):
                 raise AssertionError
 
+        assert await manager.acquire_lock("a", 60)
         task = asyncio.create_task(hold())
-        await asyncio.sleep(0)
-        done = threading.Event()  # the loop is blocked meanwhile, so it cannot hear of the grant
-        manager._home.post(lambda: _watch_for_grant(manager, done))
-        assert done.wait(PATIENCE)
+        await eventually(lambda: is_waited_for(manager))
+        grant_unheard(manager)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert await manager.list_locks() == []
+        await eventually(lambda: no_locks(manager))
         assert not crossing_calls(manager)
 
     host(a_manager(), program)
-
-
-def _watch_for_grant(manager: BackgroundOperationsManager, done: threading.Event, *, lose: bool = False) -> None:
-    trio.lowlevel.spawn_system_task(_when_granted, manager, done, lose)
-
-
-async def _when_granted(manager: BackgroundOperationsManager, done: threading.Event, lose_it: bool) -> None:
-    while not await manager.list_locks():
-        await trio.lowlevel.checkpoint()
-    for _ in range(10):
-        await trio.lowlevel.checkpoint()
-    if lose_it:
-        await lose(manager, "a")
-    for _ in range(10):
-        await trio.lowlevel.checkpoint()
-    done.set()
 
 
 @in_asyncio
@@ -360,22 +369,16 @@ def test_all_that_a_bodys_tasks_raise_is_told(host: Host[Any]) -> None:
 @pytest.mark.parametrize("host", ELSEWHERE.values(), ids=ELSEWHERE)
 def test_a_lock_that_is_lost_before_its_body_hears_of_it_runs_no_body(host: Host[Any]) -> None:
     async def program(manager: BackgroundOperationsManager) -> None:
-        done = threading.Event()
-        home = manager._home
-
         async def hold() -> None:
             async with manager.lock("a"):
                 raise AssertionError
 
-        async def watch() -> None:
-            await anyio.lowlevel.checkpoint()
-            home.post(lambda: _watch_for_grant(manager, done, lose=True))
-            assert done.wait(PATIENCE)  # this thread hears of nothing meanwhile
-
+        assert await manager.acquire_lock("a", 60)
         with pytest.raises(ExceptionGroup) as raised:  # noqa: PT012
             async with anyio.create_task_group() as group:
                 group.start_soon(hold)
-                group.start_soon(watch)
+                await eventually(lambda: is_waited_for(manager))
+                grant_unheard(manager, lose_it=True)
         assert [type(error) for error in raised.value.exceptions] == [LockLost]
 
     host(a_manager(), program)
