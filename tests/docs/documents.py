@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SHELL = {"sh", "bash"}
 LANGUAGES = {"python", "text"} | SHELL
+_STARTS = re.compile(r"^(trio\.run\(|asyncio\.run\(|uvloop\.run\(|with manager\.sync:)", re.MULTILINE)
 _FENCE = re.compile(r"^(\s*)(`{3,}|~{3,})\s*(\S*)")
 
 
@@ -40,7 +41,7 @@ class Block:
     @property
     def is_script(self) -> bool:
         """Whether it is a program of its own rather than a part of one."""
-        return self.language == "python" and re.search(r"^trio\.run\(", self.code, re.MULTILINE) is not None
+        return self.language == "python" and _STARTS.search(self.code) is not None
 
 
 def documents() -> list[Path]:

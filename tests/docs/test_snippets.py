@@ -1,10 +1,10 @@
 """Runs every Python block of the documents.
 
-The rule: a block that calls ``trio.run(`` at the left margin is a program and runs in a process of its own; a text
-block right after it is its output. All other Python blocks of one ``##`` section are parts of one program: they run
-one after the other, in one namespace, inside one trio run, with `await` at top level, as the README says. Managers
-that they leave running are stopped at the end. Sections that name a Redis server get a real one, in place of the
-address they name, and are marked `redis`.
+The rule: a block that calls ``trio.run(`` or ``asyncio.run(``, or begins ``with manager.sync:``, at the left margin is
+a program and runs in a process of its own; a text block right after it is its output. All other Python blocks of one
+``##`` section are parts of one program: they run one after the other, in one namespace, inside one trio run, with
+`await` at top level, as the README says. Managers that they leave running are stopped at the end. Sections that name a
+Redis server get a real one, in place of the address they name, and are marked `redis`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from .crossing.anywhere import anywhere
+from .crossing.home import Home
 from .models import OperationStatus, SagaOutcome, SagaWorkflow
-from .runtime.saga_service import SagaService
+from .runtime.hosting import Hosting
 
 
 class SagaHandle:
@@ -13,28 +15,34 @@ class SagaHandle:
         saga_id: Keep it to find the saga again after this process is gone.
     """
 
-    def __init__(self, saga_id: str, service: SagaService) -> None:
+    def __init__(self, saga_id: str, hosting: Hosting) -> None:
         self.saga_id = saga_id
-        self._service = service
+        self._home: Home = hosting.home
+        self._service = hosting.sagas
 
     def __repr__(self) -> str:
         return f"<SagaHandle {self.saga_id}>"
 
+    @anywhere
     async def result(self) -> SagaOutcome:
         """Wait for the saga's end and say how it ended. A failed saga is an outcome here, not an exception.
 
-        Cancelling the wait does not touch the saga. Limit it with ``trio.fail_after(seconds)``.
+        Cancelling the wait does not touch the saga. Limit it with ``trio.fail_after(seconds)``,
+        or ``asyncio.timeout(seconds)``.
         """
         return await self._service.outcome(self.saga_id)
 
+    @anywhere
     async def status(self) -> OperationStatus:
         """Its status at this moment."""
         return await self._service.status(self.saga_id)
 
+    @anywhere
     async def get(self) -> SagaWorkflow:
         """The whole saga as it stands."""
         return await self._service.get(self.saga_id)
 
+    @anywhere
     async def cancel(self, reason: str = "") -> None:
         """Ask the saga to turn back and undo what it did; `result` tells what came of it.
 

@@ -10,6 +10,7 @@ from .facade.life import Hosted
 from .facade.locks import LockMethods
 from .facade.operations import OperationMethods
 from .facade.sagas import SagaMethods
+from .portal.blocking import BlockingManager
 from .runtime.environment import SagaEnvironment
 from .settings import Settings
 from .storage.protocol import StorageProtocol
@@ -19,6 +20,7 @@ class BackgroundOperationsManager(OperationMethods, SagaMethods, LockMethods, Cl
     """Idempotent operations, sagas and locks, on one storage.
 
     Use it as ``async with manager:``, or call `start` and `stop`. Handlers can be registered before and after.
+    Methods can be awaited under trio and under asyncio; `sync` has them for threads.
     Every method raises `NotStarted` while the manager is not running, and `StorageUnavailable` or
     `StorageRefused` when the storage cannot do its part.
 
@@ -28,6 +30,9 @@ class BackgroundOperationsManager(OperationMethods, SagaMethods, LockMethods, Cl
         works: Whether sagas are run in this process. One that does not work looks, submits and steers: what is
             started or retried through it is run by other processes, whose handlers it need not know.
         **options: Single settings by name (see `Settings`), such as ``worker_lease=5.0``.
+
+    Attributes:
+        sync: The same methods, blocking, for threads without an event loop.
 
     Raises:
         InvalidInput: A setting makes no sense; the error names it.
@@ -45,6 +50,7 @@ class BackgroundOperationsManager(OperationMethods, SagaMethods, LockMethods, Cl
         self.storage = storage if storage is not None else _default_storage(self.settings)
         HandlerMethods.__init__(self)
         Hosted.__init__(self, SagaEnvironment(self.storage, self.settings, self._handlers, works))
+        self.sync = BlockingManager(self)
 
 
 def _default_storage(settings: Settings) -> StorageProtocol:

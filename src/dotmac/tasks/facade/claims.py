@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
 import trio
 
+from ..crossing.anywhere import anywhere, undone_by
 from ..handle import SagaHandle
 from ..models import OperationStatus
+from ..runtime.claims import ClaimHolder
 from ..runtime.request_claims import RequestClaim
 from ..storage.key_records import NewRecord
 from .life import Hosted
@@ -88,6 +91,17 @@ class ClaimMethods(Hosted):
             owner: Who does the work, for people to read.
             wait: Seconds to wait for somebody else's work to end.
         """
+        home = self._home
+        relay = _Relay(holder) if home.is_here else _RelayAbroad(holder, home.side().post)
+        return await self._begin_claim(request, relay, owner, wait)
+
+    async def _unclaim(self, answer: ClaimAnswer, *_arguments: object) -> None:
+        """A claim was granted to a caller who is gone."""
+        if answer.claim is not None:
+            await self._hosted().requests.abandon(answer.claim)
+
+    @undone_by(_unclaim)
+    async def _begin_claim(self, request: KeyedRequest, relay: ClaimHolder, owner: str, wait: float) -> ClaimAnswer:
         hosted = self._hosted()
         new = NewRecord(
             key=request.record_key,
@@ -98,7 +112,7 @@ class ClaimMethods(Hosted):
             parameters=None,
             ttl=request.ttl,
         )
-        verdict, claim = await hosted.requests.begin(new, _Relay(holder), owner=owner, lease=request.lease, wait=wait)
+        verdict, claim = await hosted.requests.begin(new, relay, owner=owner, lease=request.lease, wait=wait)
         record = verdict.record
         return ClaimAnswer(
             outcome=cast("ClaimOutcome", verdict.outcome),
@@ -111,6 +125,7 @@ class ClaimMethods(Hosted):
             retry_after=max(record.lease_until - self._environment.storage.now(), 0.0),
         )
 
+    @anywhere
     async def finish_claim(
         self, claim: RequestClaim, result: bytes | None, error: str | None = None, *, patience: float = 5.0
     ) -> None:
@@ -128,14 +143,17 @@ class ClaimMethods(Hosted):
         """
         await self._hosted().requests.finish(claim, result, error, patience=patience)
 
+    @anywhere
     async def abandon_claim(self, claim: RequestClaim) -> None:
         """Give the key back: nothing was done, whoever asks next does it."""
         await self._hosted().requests.abandon(claim)
 
+    @anywhere
     async def leave_claim(self, claim: RequestClaim) -> None:
         """Stop keeping the claim alive, without a word to the storage: it runs out by itself."""
         await self._hosted().requests.leave(claim)
 
+    @anywhere
     async def start_saga_under_claim(
         self, claim: RequestClaim, fields: Mapping[str, Any], steps: list[dict[str, Any]]
     ) -> SagaHandle:
@@ -152,7 +170,7 @@ class ClaimMethods(Hosted):
             StorageUnavailable: If the saga was stored all the same, it runs, and the key is its own.
         """
         hosted = self._hosted()
-        return SagaHandle(await hosted.requests.start_saga(claim, fields, steps), hosted.sagas)
+        return SagaHandle(await hosted.requests.start_saga(claim, fields, steps), hosted)
 
 
 class _Relay:
@@ -166,3 +184,18 @@ class _Relay:
 
     def lose(self) -> None:
         self._holder.lose()
+
+
+class _RelayAbroad:
+    """The same for a holder in another event loop: the way there counts as time that has passed."""
+
+    def __init__(self, holder: ClaimKeptBy, post: Callable[[Callable[[], None]], None]) -> None:
+        self._holder = holder
+        self._post = post
+
+    def granted_until(self, deadline: float) -> None:
+        until = time.monotonic() + deadline - trio.current_time()
+        self._post(lambda: self._holder.granted_for(until - time.monotonic()))
+
+    def lose(self) -> None:
+        self._post(self._holder.lose)

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import trio
 
+from ..crossing.anywhere import AnywhereContext
+from ..crossing.home import Home
 from ..errors import AlreadyStarted, NotStarted
 from ..models import Finding
+from ..portal.thread import RuntimeThread
 from ..runtime.environment import SagaEnvironment
 from ..runtime.hosting import Hosting
 
 
 class Hosted:
-    """Has a runtime while it is started."""
+    """Has a runtime while it is started: in the trio run that started it, or in a thread of its own."""
 
     def __init__(self, environment: SagaEnvironment) -> None:
         self._environment = environment
         self._hosting: Hosting | None = None
-        self._stopping: Hosting | None = None
+        self._thread: RuntimeThread | None = None
+        self._stopping: tuple[Hosting | None, RuntimeThread | None] = (None, None)
         self._entered = AsyncExitStack()
 
     @property
@@ -30,20 +35,21 @@ class Hosted:
         return self._hosting is not None and not self._hosting.over
 
     async def start(self) -> None:
-        """Connect, and run in the background of this trio run until `stop`.
+        """Connect, and run in the background until `stop`.
+
+        Called from trio, it runs in the background of this trio run. Called from asyncio, it runs in a thread of its
+        own, and async handlers run in the event loop that it was started in.
 
         Raises:
             AlreadyStarted: It is running.
             EnvironmentFault: The storage cannot be used; nothing is left running.
         """
-        if self.is_running:
-            raise AlreadyStarted("the manager is running already")
-        hosting = Hosting(self._environment)
-        self._hosting = hosting
+        threaded = not trio.lowlevel.in_trio_task()
+        hosting, thread = self._begin(threaded=threaded)
         try:
-            await hosting.start()
+            await (hosting if thread is None else thread).start()
         except BaseException:
-            self._hosting = None
+            self._forget()
             raise
 
     async def stop(self, *, hurry: bool = False) -> None:
@@ -51,6 +57,7 @@ class Hosted:
 
         Nothing stored is touched; sagas that are not at their end go on in other processes, or at the next start.
         Stopping a manager that is not running does nothing. While it stops already, this waits with the first call.
+        Cancelling it cuts it short; it still waits for the end.
 
         Args:
             hurry: Cut running attempts off at once, also those that an earlier call still waits for.
@@ -59,7 +66,8 @@ class Hosted:
 
     async def examine(self) -> list[Finding]:
         """Look the storage over: what is well, what is not, and what mends it. The manager need not be running."""
-        return await self._environment.storage.examine()
+        examine = self._environment.storage.examine
+        return await (self._home.run(examine) if self.is_running else examine())
 
     async def __aenter__(self) -> Self:
         await self._entered.enter_async_context(self._running())
@@ -75,28 +83,80 @@ class Hosted:
         await self.start()
         hurry = False
         try:
-            async with self._hosted().block():
+            async with AnywhereContext(self, self._hosted().block, lambda nothing, _crossed: nothing):
                 yield
         except BaseException as error:
             # Cancelled, or Ctrl-C: whoever wants out does not want to wait for a drain.
             hurry = not isinstance(error, Exception)
             raise
         finally:
-            with trio.CancelScope(shield=True):
+            with _shield():
                 await self._stop(hurry=hurry)
 
     async def _stop(self, *, hurry: bool) -> None:
-        hosting, self._hosting = self._hosting or self._stopping, None
+        hosting, thread = self._forget()
+        if hosting is None:
+            hosting, thread = self._stopping
         if hosting is None:
             return
-        self._stopping = hosting
+        self._stopping = hosting, thread
         try:
-            await hosting.stop(hurry=hurry)
+            if thread is not None:
+                await thread.stop(hurry=hurry)
+            elif hosting.home.is_here:
+                await hosting.stop(hurry=hurry)
+            else:
+                with suppress(NotStarted):  # it has ended by itself
+                    await hosting.home.run(partial(hosting.stop, hurry=hurry))
+                hosting.raise_failure()
         finally:
-            if self._stopping is hosting:
-                self._stopping = None
+            if self._stopping[0] is hosting:
+                self._stopping = None, None
+
+    def _start_blocking(self) -> None:
+        """As `start`, for a thread without an event loop."""
+        _, thread = self._begin(threaded=True)
+        try:
+            if thread is not None:
+                thread.start_blocking()
+        except BaseException:
+            self._forget()
+            raise
+
+    def _stop_blocking(self, *, hurry: bool) -> None:
+        """As `_stop`, for a thread without an event loop."""
+        hosting, thread = self._forget()
+        if thread is not None:
+            thread.stop_blocking(hurry=hurry)
+        elif hosting is not None:
+            with suppress(NotStarted):  # it has ended by itself
+                hosting.home.run_from_thread(partial(hosting.stop, hurry=hurry))
+            hosting.raise_failure()
+
+    def _begin(self, *, threaded: bool) -> tuple[Hosting, RuntimeThread | None]:
+        """Make a runtime that is to be started next. Raises AlreadyStarted."""
+        if self.is_running:
+            raise AlreadyStarted("the manager is running already")
+        self._hosting = hosting = Hosting(self._environment)
+        self._thread = RuntimeThread(hosting, self._environment.handlers) if threaded else None
+        return hosting, self._thread
+
+    def _forget(self) -> tuple[Hosting | None, RuntimeThread | None]:
+        """Have no runtime any more; gives the one there was."""
+        hosting, self._hosting = self._hosting, None
+        thread, self._thread = self._thread, None
+        return hosting, thread
 
     def _hosted(self) -> Hosting:
         if self._hosting is None or self._hosting.over:
             raise NotStarted("the manager is not running; use 'async with manager:' or 'await manager.start()'")
         return self._hosting
+
+    @property
+    def _home(self) -> Home:
+        return self._hosted().home
+
+
+def _shield() -> AbstractContextManager[object]:
+    """Keeps cancellations off under trio. Elsewhere, a call that crosses over waits for its end by itself."""
+    return trio.CancelScope(shield=True) if trio.lowlevel.in_trio_task() else nullcontext()

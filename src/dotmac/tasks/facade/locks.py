@@ -8,9 +8,12 @@ from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, overload
 
+from ..crossing.anywhere import AnywhereContext, anywhere, undone_by
+from ..crossing.contexts import Opening
 from ..errors import InvalidInput, LockNotAcquired
 from ..idempotency import check_name
 from ..models import LockInfo
+from ..portal.locks import lock_elsewhere
 from ..runtime.lock_body import HeldLock, HeldLocks, holding
 from .life import Hosted
 
@@ -39,8 +42,8 @@ class LockMethods(Hosted):
         """Hold a lock, or several, while inside: ``async with manager.lock("invoice:42") as held: held.fence``.
 
         The lease is renewed for as long as the body runs. Should it be lost all the same (the storage is gone, this
-        process was stopped for too long), the body is cancelled before anybody else can get the lock. Processes get
-        the lock in order of arrival; tasks of one process as well.
+        process was stopped for too long), the body is cancelled, in whichever event loop it runs, before anybody else
+        can get the lock. Processes get the lock in order of arrival; tasks of one process as well.
 
         Args:
             name: The lock, or several: they are taken in sorted order, and all given back if one is not granted.
@@ -60,7 +63,7 @@ class LockMethods(Hosted):
         single = isinstance(name, str)
         names = [name] if isinstance(name, str) else _checked_names(name)
         _check(names, ttl, wait)
-        return self._holding(names, ttl, wait, single=single)
+        return self._placed(lambda: self._holding(names, ttl, wait, single=single))
 
     @overload
     def try_lock(self, name: str, *, ttl: float = ...) -> AbstractAsyncContextManager[HeldLock | None]: ...
@@ -76,8 +79,14 @@ class LockMethods(Hosted):
         single = isinstance(name, str)
         names = [name] if isinstance(name, str) else _checked_names(name)
         _check(names, ttl, None)
-        return self._trying(names, ttl, single=single)
+        return self._placed(lambda: self._trying(names, ttl, single=single))
 
+    async def _untake(self, taken: bool, key: str, timeout_seconds: float) -> None:
+        """A lock was taken for a caller who is gone."""
+        if taken:
+            await self._hosted().locks.give_back(key)
+
+    @undone_by(_untake)
     async def acquire_lock(self, key: str, timeout_seconds: float) -> bool:
         """Take a lock for a fixed time if it is free; False if somebody holds it. Does not wait, does not renew.
 
@@ -93,6 +102,7 @@ class LockMethods(Hosted):
         _check([key], timeout_seconds, None, field="timeout_seconds")
         return await self._hosted().locks.take(key, timeout_seconds)
 
+    @anywhere
     async def release_lock(self, key: str) -> None:
         """Free a lock that this manager acquired with `acquire_lock`.
 
@@ -101,6 +111,7 @@ class LockMethods(Hosted):
         """
         await self._hosted().locks.give_back(key)
 
+    @anywhere
     async def list_locks(self, limit: int = 100) -> list[LockInfo]:
         """Locks that are held at the moment, by whichever process, ordered by name.
 
@@ -108,6 +119,12 @@ class LockMethods(Hosted):
             limit: At most so many.
         """
         return await self._hosted().locks.listed(limit)
+
+    def _placed(self, opening: Opening[Any]) -> AbstractAsyncContextManager[Any]:
+        hosting = self._hosting
+        if hosting is not None and hosting.home.is_here:
+            return opening()
+        return AnywhereContext(self, opening, lock_elsewhere)
 
     @asynccontextmanager
     async def _holding(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
+from ..crossing.anywhere import anywhere
 from ..idempotency import scope_key
 from ..models import IdempotencyKey
 from ..runtime.handlers import HandlerFunction
@@ -17,6 +18,7 @@ F = TypeVar("F", bound=HandlerFunction)
 class OperationMethods(HandlerMethods, Hosted):
     """One claim, one run, one result."""
 
+    @anywhere
     async def create_idempotency_key(
         self,
         tenant_id: str,
@@ -44,6 +46,7 @@ class OperationMethods(HandlerMethods, Hosted):
         request = operations.request((tenant_id, user_id, operation_type), parameters, key, ttl)
         return await operations.create(request)
 
+    @anywhere
     async def check_idempotency(self, key: str, *, tenant_id: str | None = None) -> IdempotencyKey | None:
         """The key as it stands, or None if it is unknown or has expired.
 
@@ -53,6 +56,7 @@ class OperationMethods(HandlerMethods, Hosted):
         """
         return await self._hosted().operations.check(key if tenant_id is None else scope_key(tenant_id, key))
 
+    @anywhere
     async def complete_idempotent_operation(self, key: str, result: Any, error: str | None = None) -> IdempotencyKey:
         """Store how an operation ended whose key was created by `create_idempotency_key`.
 
@@ -70,6 +74,7 @@ class OperationMethods(HandlerMethods, Hosted):
         """
         return await self._hosted().operations.complete(key, result, error)
 
+    @anywhere
     async def run_idempotent(  # noqa: PLR0913 - independent options, all by keyword
         self,
         *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from ..crossing.anywhere import anywhere
 from ..errors import InvalidInput
 from ..handle import SagaHandle
 from ..models import OperationStatus, SagaHistoryEntry, SagaList, SagaWorkflow, WorkerInfo
@@ -15,6 +16,7 @@ from .life import Hosted
 class SagaMethods(Hosted):
     """Create, start, look at, cancel and retry sagas."""
 
+    @anywhere
     async def create_saga_workflow(  # noqa: PLR0913 - independent options, the later ones by keyword
         self,
         tenant_id: str,
@@ -40,6 +42,7 @@ class SagaMethods(Hosted):
         }
         return await sagas.create(sagas.define(fields, steps, idempotency_key))
 
+    @anywhere
     async def execute_saga_workflow(self, saga_id: str) -> bool:
         """Run a saga and wait for its end; one that is running or has ended is only waited for, never run again.
 
@@ -51,6 +54,7 @@ class SagaMethods(Hosted):
         """
         return (await self._hosted().sagas.execute(saga_id)).completed
 
+    @anywhere
     async def start_saga(  # noqa: PLR0913 - independent options, all by keyword
         self,
         *,
@@ -92,16 +96,19 @@ class SagaMethods(Hosted):
 
     def saga_handle(self, saga_id: str) -> SagaHandle:
         """A handle for a saga that was started earlier or elsewhere."""
-        return SagaHandle(saga_id, self._hosted().sagas)
+        return SagaHandle(saga_id, self._hosted())
 
+    @anywhere
     async def get_saga(self, saga_id: str) -> SagaWorkflow:
         """The saga as it stands. Raises SagaNotFound."""
         return await self._hosted().sagas.get(saga_id)
 
+    @anywhere
     async def get_saga_history(self, saga_id: str) -> list[SagaHistoryEntry]:
         """Everything that happened to it, oldest first. Raises SagaNotFound."""
         return await self._hosted().sagas.history(saga_id)
 
+    @anywhere
     async def add_saga_note(self, saga_id: str, event: str, details: dict[str, Any]) -> None:
         """Write a note into the saga's history, beside its journal: who did what, say. It never changes the saga.
 
@@ -116,6 +123,7 @@ class SagaMethods(Hosted):
         """
         await self._hosted().sagas.note(saga_id, {**details, "event": event})
 
+    @anywhere
     async def list_sagas(  # noqa: PLR0913 - independent filters
         self,
         tenant_id: str | None = None,
@@ -147,14 +155,17 @@ class SagaMethods(Hosted):
         where = SagaFilter(tenant_id, wanted, workflow_type, *times)
         return await self._hosted().sagas.list(where, limit, cursor)
 
+    @anywhere
     async def count_sagas(self) -> dict[OperationStatus, int]:
         """How many sagas are stored of each status, as well as it can be told while work goes on."""
         return await self._hosted().sagas.count()
 
+    @anywhere
     async def list_workers(self) -> list[WorkerInfo]:
         """The runtime processes that share the storage: all that are alive, and lost ones that still own sagas."""
         return await self._hosted().sagas.workers()
 
+    @anywhere
     async def retry_saga(self, saga_id: str, reason: str = "") -> SagaHandle:
         """Let a failed (parked) saga go on from where it failed, with fresh attempts, after the cause was mended.
 
@@ -165,6 +176,7 @@ class SagaMethods(Hosted):
         await self._hosted().sagas.retry(saga_id, reason)
         return self.saga_handle(saga_id)
 
+    @anywhere
     async def cancel_saga(self, saga_id: str, reason: str = "") -> SagaHandle:
         """Ask a saga to turn back, wherever it runs; it undoes what it did.
 

@@ -35,12 +35,14 @@ class Handler:
     Attributes:
         unknown_errors: What it raises when it cannot tell whether its effect happened, beside `OutcomeUnknown`
             and `LockLost`.
+        is_async: Whether it is a coroutine function, so that it matters in which event loop it runs.
     """
 
     name: str
     call: Callable[[dict[str, Any], HandlerContext], Awaitable[Any]]
     function: HandlerFunction
     unknown_errors: tuple[type[Exception], ...]
+    is_async: bool = False
 
     def leaves_unknown(self, error: BaseException) -> bool:
         """Whether this error leaves open if the effect happened; a group does if any of its members does."""
@@ -54,16 +56,19 @@ class Handlers:
 
     Attributes:
         known: For validation: which names can be used, at any time.
+        host: Makes async handlers run in the host's event loop, where that is not the runtime's own trio run.
     """
 
     def __init__(self) -> None:
         self.operations: dict[str, Handler] = {}
         self.compensations: dict[str, Handler] = {}
         self.known = KnownHandlers(self.operations, self.compensations)
+        self.host: Callable[[Handler], Handler] | None = None
 
     def find(self, name: str, *, undo: bool) -> Handler | None:
         """The handler, if it is registered in this process."""
-        return (self.compensations if undo else self.operations).get(name)
+        handler = (self.compensations if undo else self.operations).get(name)
+        return handler if self.host is None or handler is None or not handler.is_async else self.host(handler)
 
 
 def make_handler(
@@ -87,7 +92,7 @@ def make_handler(
         if not (isinstance(error, type) and issubclass(error, Exception)):
             raise InvalidInput("unknown_errors", f"must hold exception classes, not {error!r}")
     if _is_async(function):
-        return Handler(name, _async_call(function, with_context=with_context), function, unknown)
+        return Handler(name, _async_call(function, with_context=with_context), function, unknown, is_async=True)
     return Handler(name, _thread_call(function, with_context=with_context), function, unknown)
 
 

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from ..crossing.home import Home
 from ..errors import NotStarted
 from .environment import SagaEnvironment
 from .idempotent import IdempotentOperations
@@ -33,6 +34,7 @@ class Hosting:
         operations: What can be asked of idempotent operations.
         requests: Claims of work that runs elsewhere.
         locks: What can be asked of locks.
+        home: The trio run in which it lives.
     """
 
     def __init__(self, environment: SagaEnvironment) -> None:
@@ -45,6 +47,7 @@ class Hosting:
         self._settled = trio.Event()
         self._ended = trio.Event()
         self._failure: BaseException | None = None
+        self.home = Home()
         self.sagas = SagaService(environment, self._runtime)
         self.operations = IdempotentOperations(environment, self._runtime.claims)
         self.requests = RequestClaims(environment.storage, self._runtime.claims, self.sagas)
@@ -61,10 +64,11 @@ class Hosting:
         Raises:
             EnvironmentFault: The storage cannot be used; nothing is left running.
         """
+        self.home.open()
         trio.lowlevel.spawn_system_task(self._host, name="dotmac.tasks runtime")
         await self._wait_or_end(self._settled)
         if self._ended.is_set():
-            self._raise_failure()
+            self.raise_failure()
             raise NotStarted("the runtime ended while it was being started")
 
     async def stop(self, *, hurry: bool = False) -> None:
@@ -72,7 +76,20 @@ class Hosting:
         if not self._ended.is_set():
             self._runtime.request_stop(hurry=hurry)
         await self._wait_or_end(self._ended)
-        self._raise_failure()
+        self.raise_failure()
+
+    def hurry(self) -> None:
+        """Have it end in a hurry, without waiting."""
+        self._runtime.request_stop(hurry=True)
+
+    async def until_over(self) -> None:
+        """Wait until it has ended."""
+        await self._ended.wait()
+
+    def raise_failure(self) -> None:
+        """Raise what it failed with, if it did."""
+        if self._failure is not None:
+            raise self._failure
 
     async def _wait_or_end(self, event: trio.Event) -> None:
         """Wait; a caller who is cancelled meanwhile ends the runtime at once, so that nothing is left running."""
@@ -94,7 +111,7 @@ class Hosting:
             finally:
                 self._blocks.discard(scope)
         if scope.cancelled_caught:
-            self._raise_failure()
+            self.raise_failure()
 
     async def _host(self) -> None:
         try:
@@ -115,14 +132,11 @@ class Hosting:
             if self._failure is not None:
                 for scope in self._blocks:
                     scope.cancel()
+            self.home.close(self._failure)
 
     def started(self, _value: object = None) -> None:
         """Called by the supervisor when all of the runtime's parts have started (it takes us for a TaskStatus)."""
         self._settled.set()
-
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
 
 
 def _split(error: BaseException) -> tuple[BaseException | None, BaseException | None]:

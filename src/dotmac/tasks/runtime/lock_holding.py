@@ -44,7 +44,7 @@ class Ticket:
         ttl: Seconds of the lease.
         once: Whether to give up at once where the lock is not free.
         body: What runs under it.
-        task: Who asked, so that asking for the same lock again can be told from waiting for others.
+        caller: Who asked, so that asking for the same lock again can be told from waiting for others.
         settled: Set when it is granted or has failed.
         left: Set when it is given up in the storage, or handed on.
         failure: Why it cannot be granted.
@@ -58,7 +58,7 @@ class Ticket:
     ttl: float
     once: bool
     body: Body
-    task: trio.lowlevel.Task
+    caller: object
     settled: trio.Event = field(default_factory=trio.Event)
     left: trio.Event = field(default_factory=trio.Event)
     failure: Exception | None = None

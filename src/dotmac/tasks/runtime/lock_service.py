@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import trio
 
 from ..actors import ChildSpec, Supervisor
+from ..crossing.identity import current_caller
 from ..errors import ActorDied, LockLost, LockNotAcquired, LockReentered, NotStarted, UsageError
 from ..metrics import emit
 from ..models import LockInfo
@@ -77,7 +78,7 @@ class LockService:
         began = trio.current_time()
         try:
             self._check_entry(name)
-            ticket = Ticket(name, ttl, wait == 0, body, trio.lowlevel.current_task())
+            ticket = Ticket(name, ttl, wait == 0, body, current_caller())
             if wait:
                 with trio.move_on_after(wait):
                     await self._obtain(ticket)
@@ -152,7 +153,7 @@ class LockService:
             raise stopped()
         actor = self._actors.get(name)
         holder = self._shortcuts.ticket(name) or (None if actor is None else actor.holder)
-        if holder is not None and not holder.over and holder.task is trio.lowlevel.current_task():
+        if holder is not None and not holder.over and holder.caller is current_caller():
             raise LockReentered(f"this task holds the lock {name!r} already and would wait for itself")
 
     def _start(self, name: str) -> LockActor:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -15,32 +14,13 @@ from typing import TypeVar
 import outcome
 import trio
 
+from dotmac.tasks.crossing.loop_calls import LoopCall
+from dotmac.tasks.crossing.mailbag import Mailbag
+
 from .host import Host, HostWire, close_wires
 from .wire import Sink
 
 T = TypeVar("T")
-
-
-class _Mailbag:
-    """Brings calls to another thread, in order, in batches: one wake-up for whatever has gathered."""
-
-    def __init__(self, wake: Callable[[Callable[[], None]], object]) -> None:
-        self._wake = wake
-        self._calls: deque[Callable[[], None]] = deque()
-        self._woken = False
-
-    def put(self, call: Callable[[], None]) -> None:
-        self._calls.append(call)
-        if not self._woken:
-            self._woken = True
-            self._wake(self._empty)
-
-    def _empty(self) -> None:
-        # The flag falls before the bag is emptied: a call that is put in meanwhile is either seen by this loop
-        # or wakes us again. The other way round it could be left lying.
-        self._woken = False
-        while self._calls:
-            self._calls.popleft()()
 
 
 class _ThreadWire(HostWire):
@@ -88,36 +68,12 @@ class ThreadHost:
     def __init__(self, loop: asyncio.AbstractEventLoop, token: trio.lowlevel.TrioToken) -> None:
         self._loop = loop
         self.wires: set[HostWire] = set()
-        self.to_loop = _Mailbag(loop.call_soon_threadsafe)
-        self.to_trio = _Mailbag(token.run_sync_soon)
+        self.to_loop = Mailbag(loop.call_soon_threadsafe)
+        self.to_trio = Mailbag(token.run_sync_soon)
 
     async def run(self, function: Callable[[], Awaitable[T]]) -> T:
         """See `Host.run`."""
-
-        async def captured() -> outcome.Outcome[T]:
-            return await outcome.acapture(function)
-
-        ended = trio.Event()
-        token = trio.lowlevel.current_trio_token()
-        tasks: list[asyncio.Task[outcome.Outcome[T]]] = []
-
-        def begin() -> None:
-            task = self._loop.create_task(captured())
-            task.add_done_callback(lambda _: token.run_sync_soon(ended.set))
-            tasks.append(task)
-
-        def cancel() -> None:
-            tasks[0].cancel()  # there by now: both run in the loop's thread, in order
-
-        self._loop.call_soon_threadsafe(begin)
-        try:
-            await ended.wait()
-        except BaseException:
-            self._loop.call_soon_threadsafe(cancel)
-            with trio.CancelScope(shield=True):
-                await ended.wait()
-            raise
-        return tasks[0].result().unwrap()
+        return await LoopCall(self._loop, self.to_loop.put, self.to_trio.put, function).run()
 
     def wire(self, sink: Sink) -> HostWire:
         """See `Host.wire`."""

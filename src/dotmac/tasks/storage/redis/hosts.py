@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import AbstractAsyncContextManager
 
+from dotmac.tasks.crossing.threads import runs_beside_its_host
 from dotmac.tasks.errors import StorageMisconfigured
 
 from .host import Host
@@ -19,7 +20,9 @@ def open_host(kind: LoopHost) -> AbstractAsyncContextManager[Host]:
     Raises:
         StorageMisconfigured: ``trio-asyncio`` was asked for and cannot be imported here.
     """
-    if kind == "thread":
+    # Importing trio-asyncio changes `asyncio.new_event_loop` for the whole process: loops that the program makes
+    # from then on would be trio-asyncio's as well. Where asyncio is the program's own, it is not imported.
+    if kind == "thread" or (kind == "auto" and runs_beside_its_host.get()):
         return open_thread_host()
     try:
         with warnings.catch_warnings():

@@ -49,7 +49,8 @@ class RedisOptions:
             connection per node carries all commands, a second one messages.
         window: Commands sent and unanswered per node before further callers wait.
         client_name: What ``CLIENT LIST`` shows.
-        loop_host: Where the asyncio loop lives: inside the trio run, in a thread, or as available.
+        loop_host: Where the asyncio loop lives: inside the trio run, in a thread, or as available. ``auto`` takes a
+            thread where the trio run has one of its own, beside a program that uses asyncio itself.
         barrier: When writes count as done; None: when the server has carried them out.
     """
 

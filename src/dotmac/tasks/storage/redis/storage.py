@@ -14,7 +14,7 @@ from dotmac.tasks.models import Finding
 
 from ..seed import SeedMethods
 from .connecting import Fsync, Target, connected
-from .core import MICROSECONDS, RedisCore
+from .core import MICROSECONDS
 from .examination import examine
 from .locks import RedisLocks
 from .records import RedisRecords

@@ -1,0 +1,107 @@
+"""Methods of something that lives in a trio run, for callers who live anywhere.
+
+In that trio run a method is called as it is, at the price of one comparison. From an event loop of asyncio, or from
+another trio run, the call crosses over: it runs there, and its result or error comes back.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
+
+from .contexts import CrossedContext, Opening
+from .home import Home
+
+
+class HasHome(Protocol):
+    """Lives in a trio run."""
+
+    @property
+    def _home(self) -> Home:
+        """Which one.
+
+        Raises:
+            NotStarted: There is none at the moment.
+        """
+        ...
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S", bound=HasHome)
+
+
+def anywhere(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Make a method one that can be awaited from anywhere.
+
+    Cancelling it from elsewhere cancels it here, and waits until it has ended.
+    """
+
+    @functools.wraps(method)
+    async def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        home = self._home
+        if home.is_here:
+            return await method(self, *args, **kwargs)
+        return await home.run(lambda: method(self, *args, **kwargs))
+
+    return call
+
+
+def undone_by(
+    undo: Callable[..., Awaitable[object]],
+) -> Callable[
+    [Callable[Concatenate[S, P], Coroutine[Any, Any, T]]], Callable[Concatenate[S, P], Coroutine[Any, Any, T]]
+]:
+    """As `anywhere`, for a method whose result must not get lost.
+
+    Args:
+        undo: Called as ``await undo(self, result, *args, **kwargs)``, in the trio run, when the caller was cancelled
+            in the moment in which the result was there already.
+    """
+
+    def decorate(
+        method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
+    ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+        @functools.wraps(method)
+        async def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            home = self._home
+            if home.is_here:
+                return await method(self, *args, **kwargs)
+            return await home.run(
+                lambda: method(self, *args, **kwargs), lambda result: undo(self, result, *args, **kwargs)
+            )
+
+        return call
+
+    return decorate
+
+
+class AnywhereContext(AbstractAsyncContextManager[T], Generic[T]):
+    """A context of something that lives in a trio run, whose body runs wherever it is entered.
+
+    Args:
+        owner: What lives there.
+        opening: Makes the context, there.
+        adapt: Makes what a body elsewhere gets of what the context gave.
+    """
+
+    def __init__(self, owner: HasHome, opening: Opening[T], adapt: Callable[[T, CrossedContext[T]], T]) -> None:
+        self._owner = owner
+        self._opening = opening
+        self._adapt = adapt
+        self._inner: AbstractAsyncContextManager[T] | CrossedContext[T]
+
+    async def __aenter__(self) -> T:
+        home = self._owner._home  # noqa: SLF001 - the protocol's one name, kept out of users' sight
+        self._inner = self._opening() if home.is_here else CrossedContext(home, self._opening, self._adapt)
+        return await self._inner.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._inner.__aexit__(kind, error, trace)

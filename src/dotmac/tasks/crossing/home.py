@@ -1,0 +1,181 @@
+"""The trio run that calls go into, as it is seen from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from threading import get_ident
+from typing import Any, TypeVar
+
+import outcome
+import trio
+from trio.lowlevel import in_trio_task
+
+from ..errors import NotStarted
+from .calls import Call
+from .mailbag import Mailbag
+from .sides import LoopSide, Side, ThreadWait, TrioSide
+
+T = TypeVar("T")
+Undo = Callable[[T], Awaitable[object]]
+
+
+class Home:
+    """Where something lives that others call.
+
+    Calls that are sent before it is opened wait for that. From its closing on, every call ends with `NotStarted`.
+
+    Attributes:
+        vacant: Set while no call is being carried out.
+    """
+
+    def __init__(self) -> None:
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._thread = 0
+        self._bag = Mailbag(self._wake)
+        self._calls: set[Call[Any]] = set()
+        self._loops: dict[asyncio.AbstractEventLoop, Mailbag] = {}
+        self._closed = False
+        self._failure: BaseException | None = None
+        self.vacant = trio.Event()
+        self.vacant.set()
+
+    # --- in the trio run ------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """The present trio run is the home from now on. Opening it again in the same run does nothing."""
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread = get_ident()
+        self._bag.empty()
+
+    def close(self, failure: BaseException | None = None) -> None:
+        """Have all calls end, and take no more.
+
+        Args:
+            failure: Why it is closed, if that is no good reason.
+        """
+        if not self._closed:
+            self._closed = True
+            self._failure = failure
+            for call in tuple(self._calls):
+                call.close()
+
+    def admit(self, call: Call[Any]) -> bool:
+        """Keep track of a call; False: it comes too late."""
+        if self._closed:
+            return False
+        if not self._calls:
+            self.vacant = trio.Event()
+        self._calls.add(call)
+        return True
+
+    def dismiss(self, call: Call[Any]) -> None:
+        """It has ended."""
+        self._calls.discard(call)
+        if not self._calls:
+            self.vacant.set()
+
+    def gone(self) -> NotStarted:
+        """The error for a call that is not carried out (to its end) because the home is closed."""
+        failed = self._failure is not None
+        told = "the runtime failed and is not running any more" if failed else "the manager was stopped"
+        error = NotStarted(told)
+        error.__cause__ = self._failure
+        return error
+
+    def abandon(self, failure: BaseException | None) -> None:
+        """The trio run is over: tell those who do not know yet. Called in its thread."""
+        self.close(failure)
+        self._bag.empty()
+        for call in tuple(self._calls):
+            call.give_up()
+
+    # --- anywhere -------------------------------------------------------------------------------------------
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the present task runs in this trio run."""
+        # A thread has one trio run at a time, but it can have an event loop of asyncio as well, whose guest it is.
+        return get_ident() == self._thread and in_trio_task()
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have the trio run call this soon, in order.
+
+        Raises:
+            NotStarted: It is over; no call is being carried out any more.
+        """
+        try:
+            self._bag.put(call)
+        except trio.RunFinishedError:
+            raise self.gone() from self._failure
+
+    def side(self) -> Side:
+        """The side of the present task, which runs elsewhere: in an event loop of asyncio or in another trio run."""
+        return TrioSide() if in_trio_task() else LoopSide(self.bag_of(asyncio.get_running_loop()))
+
+    def bag_of(self, loop: asyncio.AbstractEventLoop) -> Mailbag:
+        """The one bag that brings calls to this loop."""
+        bag = self._loops.get(loop)
+        if bag is None:
+            for old in [old for old in tuple(self._loops) if old.is_closed()]:
+                self._loops.pop(old, None)
+            bag = self._loops.setdefault(loop, Mailbag(loop.call_soon_threadsafe))
+        return bag
+
+    async def run(self, function: Callable[[], Awaitable[T]], undo: Undo[T] | None = None) -> T:
+        """Call it in the trio run, from a task elsewhere; cancelling that cancels the call, and waits for its end.
+
+        Args:
+            function: Is called in the trio run, in the context of the caller.
+            undo: Is called there with a result that comes too late for a caller who was cancelled.
+
+        Raises:
+            NotStarted: It is not carried out, or not to its end.
+            BaseException: What it raised.
+        """
+        wait = self.side().wait()
+        call = Call(self, function, wait.notify)
+        call.send()
+        cancelled = await wait.until_notified(call.cancel)
+        if cancelled is not None and undo is not None and isinstance(call.outcome, outcome.Value):
+            value = call.outcome.value
+            with suppress(NotStarted):  # what is to be undone has ended together with the home
+                await self._carry_through(lambda: undo(value))
+        return settled(call.outcome, cancelled)
+
+    async def _carry_through(self, function: Callable[[], Awaitable[object]]) -> None:
+        """Call it, whatever happens to the caller meanwhile."""
+        wait = self.side().wait()
+        call = Call(self, function, wait.notify)
+        call.send()
+        await wait.until_notified(lambda: None)
+        settled(call.outcome, None)
+
+    def run_from_thread(self, function: Callable[[], Awaitable[T]]) -> T:
+        """As `run`, from a thread, which is blocked meanwhile. Ctrl-C is its way of being cancelled."""
+        wait = ThreadWait()
+        call = Call(self, function, wait.notify)
+        call.send()
+        interrupted = wait.block(call.cancel)
+        return settled(call.outcome, interrupted)
+
+    def _wake(self, deliver: Callable[[], None]) -> None:
+        if self._token is not None:
+            self._token.run_sync_soon(deliver)
+        elif self._closed:
+            raise trio.RunFinishedError  # it ended before it was opened
+
+
+def settled(result: outcome.Outcome[T] | None, cancelled: BaseException | None) -> T:
+    """What a caller gets who has waited for a call's end.
+
+    An error of the call is raised even if the caller was cancelled: it would be hidden else.
+    """
+    try:
+        if cancelled is not None and not isinstance(result, outcome.Error):
+            raise cancelled
+        assert result is not None  # noqa: S101 - only a cancelled caller's call ends without
+        return result.unwrap()
+    finally:
+        del result, cancelled  # they refer to this frame, which refers to them

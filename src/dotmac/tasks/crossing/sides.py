@@ -1,0 +1,191 @@
+"""Where a caller waits: in an event loop of asyncio, in another trio run, or in a thread that blocks.
+
+A wait always lasts until its thing has happened. A caller who is cancelled meanwhile has it cancelled, and goes on
+waiting for its end; that he was cancelled is told him then, and he raises it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+import trio
+
+from ..errors import UsageError
+from .mailbag import Mailbag
+from .scopes import BodyScope, LoopScope, TrioScope
+
+_log = logging.getLogger(__name__)
+
+
+class Wait(Protocol):
+    """A wait for one thing, once."""
+
+    def notify(self) -> None:
+        """It has happened. Can be called from any thread, and more than once."""
+
+    async def until_notified(self, cancel: Callable[[], None]) -> BaseException | None:
+        """Wait.
+
+        Args:
+            cancel: Called once, when the caller is cancelled while he waits.
+
+        Returns:
+            What the caller was cancelled with, to be raised by him; None: he was not.
+        """
+
+
+class Side(Protocol):
+    """The thread of a caller, seen from elsewhere."""
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have the caller's thread call this soon. Where that thread has no more use for it, it is left out."""
+
+    def wait(self) -> Wait:
+        """A wait that begins now."""
+
+    def scope(self) -> BodyScope:
+        """A scope for a block of the present task."""
+
+
+class LoopSide:
+    """The caller is a task in an event loop of asyncio.
+
+    Args:
+        bag: Brings calls to the loop.
+    """
+
+    def __init__(self, bag: Mailbag) -> None:
+        self._bag = bag
+
+    def post(self, call: Callable[[], None]) -> None:
+        """See `Side`."""
+        try:
+            self._bag.put(call)
+        except RuntimeError as error:  # closed; whoever waited in it is gone
+            _log.warning("an event loop was closed before it was told how a call of its own ended: %s", error)
+
+    def wait(self) -> Wait:
+        """See `Side`."""
+        return _LoopWait(self)
+
+    def scope(self) -> BodyScope:
+        """See `Side`."""
+        return LoopScope()
+
+
+class _LoopWait:
+    def __init__(self, side: LoopSide) -> None:
+        self._side = side
+        self._loop = asyncio.get_running_loop()
+        self._waiter = self._loop.create_future()
+        self._over = False
+
+    def notify(self) -> None:
+        self._side.post(self._wake)
+
+    def _wake(self) -> None:
+        self._over = True
+        if not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def until_notified(self, cancel: Callable[[], None]) -> BaseException | None:
+        try:
+            await self._waiter
+        except asyncio.CancelledError as error:
+            cancelled = error
+        else:
+            return None
+        cancel()
+        # anyio's scopes cancel again and again, which a shield of anyio's keeps off; the loop is for all others.
+        with anyio.CancelScope(shield=True):
+            while not self._over:
+                if self._waiter.done():
+                    self._waiter = self._loop.create_future()
+                try:
+                    await self._waiter
+                except asyncio.CancelledError:
+                    continue  # it is cancelled already, and one cancellation is what will be raised
+        return cancelled
+
+
+class TrioSide:
+    """The caller is a task in a trio run of its own."""
+
+    def __init__(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+
+    def post(self, call: Callable[[], None]) -> None:
+        """See `Side`."""
+        try:
+            self._token.run_sync_soon(call)
+        except trio.RunFinishedError as error:
+            _log.warning("a trio run was over before it was told how a call of its own ended: %s", error)
+
+    def wait(self) -> Wait:
+        """See `Side`."""
+        return _TrioWait(self)
+
+    def scope(self) -> BodyScope:
+        """See `Side`."""
+        return TrioScope()
+
+
+class _TrioWait:
+    def __init__(self, side: TrioSide) -> None:
+        self._side = side
+        self._happened = trio.Event()
+
+    def notify(self) -> None:
+        self._side.post(self._happened.set)
+
+    async def until_notified(self, cancel: Callable[[], None]) -> BaseException | None:
+        try:
+            await self._happened.wait()
+        except BaseException as error:  # Cancelled, or a Ctrl-C that hit this task
+            cancel()
+            with trio.CancelScope(shield=True):
+                await self._happened.wait()
+            return error
+        return None
+
+
+class ThreadWait:
+    """The caller is a thread, which blocks."""
+
+    def __init__(self) -> None:
+        self._happened = threading.Event()
+
+    def notify(self) -> None:
+        """See `Wait`."""
+        self._happened.set()
+
+    def block(self, cancel: Callable[[], None]) -> BaseException | None:
+        """See `Wait.until_notified`; what interrupts a thread is Ctrl-C."""
+        interrupted: BaseException | None = None
+        while True:
+            try:
+                self._happened.wait()
+            except BaseException as error:
+                if interrupted is None:
+                    interrupted = error
+                    cancel()
+            else:
+                return interrupted
+
+
+def refuse_event_loops() -> None:
+    """Raise where blocking would block an event loop.
+
+    Raises:
+        UsageError: This is a task in an event loop.
+    """
+    if trio.lowlevel.in_trio_task() or asyncio._get_running_loop() is not None:  # noqa: SLF001 - see its docs
+        raise UsageError(
+            "manager.sync blocks, so it cannot be called from an event loop: await the manager's own method, or call "
+            "it in a worker thread (asyncio.to_thread, trio.to_thread.run_sync)"
+        )

@@ -1,0 +1,1 @@
+"""Where asyncio programs and threads meet the runtime: its thread, their handlers, and the blocking façade."""

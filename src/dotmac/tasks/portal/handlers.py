@@ -1,0 +1,96 @@
+"""Handlers of an asyncio program: they run in its event loop, whatever the runtime decides in its own thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import trio
+
+from ..crossing.home import Home
+from ..crossing.loop_calls import LoopCall, LoopClosed
+from ..errors import OutcomeUnknown
+from ..runtime.context import HandlerContext
+from ..runtime.handlers import Handler
+
+_LAST_MOMENT = 1.0  # seconds after which a task that was cancelled was not cancelled because its loop ends
+
+
+class LoopHandlers:
+    """Runs handlers in an event loop.
+
+    Args:
+        loop: Of the host.
+        home: The runtime's trio run.
+        hurry: Stops the runtime in a hurry; called there.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, home: Home, hurry: Callable[[], None]) -> None:
+        self._loop = loop
+        self._home = home
+        self._hurry = hurry
+        self._loop_ends = trio.Event()
+        self._calls: set[LoopCall[Any]] = set()
+        self._given_up = False
+
+    def loop_ends(self) -> None:
+        """The event loop will run nothing more; called from there."""
+        self._home.post(self._loop_ends.set)
+
+    def give_up(self) -> None:
+        """The event loop does not run and never will again; called in the trio run."""
+        self._given_up = True
+        for call in tuple(self._calls):
+            call.give_up()
+
+    def hosted(self, handler: Handler) -> Handler:
+        """The handler, as the runtime is to call it."""
+
+        async def call(parameters: dict[str, Any], context: HandlerContext) -> Any:
+            return await self._call(handler, parameters, context)
+
+        return replace(handler, call=call)
+
+    async def _call(self, handler: Handler, parameters: dict[str, Any], context: HandlerContext) -> Any:
+        told = _LoopContext.of(context, self._home)
+        to_loop = self._home.bag_of(self._loop).put
+        call = LoopCall(self._loop, to_loop, self._home.post, lambda: handler.call(parameters, told), copy_context())
+        self._calls.add(call)
+        try:
+            if not self._given_up:
+                return await call.run()
+        except asyncio.CancelledError as error:
+            with trio.move_on_after(_LAST_MOMENT):
+                await self._loop_ends.wait()
+            if not self._loop_ends.is_set():
+                raise OutcomeUnknown("the handler's task was cancelled in its event loop") from error
+        except LoopClosed:
+            self._hurry()
+        finally:
+            self._calls.discard(call)
+        # A handler that cannot run has not failed: its attempt is cut off when the runtime stops, as it is about to.
+        await trio.sleep_forever()
+        raise AssertionError  # pragma: no cover - it never gets here
+
+
+@dataclass(slots=True)
+class _LoopContext(HandlerContext):
+    """A context for a handler in another thread than the runtime's."""
+
+    _home: Home | None = None
+
+    @classmethod
+    def of(cls, context: HandlerContext, home: Home) -> _LoopContext:
+        values = {field.name: getattr(context, field.name) for field in fields(context)}
+        return cls(**values, _home=home)
+
+    def heartbeat(self) -> None:
+        """See `HandlerContext.heartbeat`. `deadline` is the new one as soon as the runtime has heard of it."""
+        assert self._home is not None  # noqa: S101 - see `of`
+        self._home.post(self._beat_there)
+
+    def _beat_there(self) -> None:
+        self.deadline = self._beat()

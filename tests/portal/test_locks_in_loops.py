@@ -1,0 +1,384 @@
+"""A lock's body in an event loop ends as it does under trio, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+import trio
+
+from dotmac.tasks import BackgroundOperationsManager, LockLost, LockNotAcquired, LockReentered
+from portal.hosts import (
+    ASYNCIO_HOSTS,
+    ELSEWHERE,
+    HOSTS,
+    PATIENCE,
+    Host,
+    a_manager,
+    crossing_calls,
+    eventually,
+    run_asyncio,
+)
+
+everywhere = pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
+in_asyncio = pytest.mark.parametrize("host", ASYNCIO_HOSTS.values(), ids=ASYNCIO_HOSTS)
+
+
+async def lose(manager: BackgroundOperationsManager, name: str) -> None:
+    """Have a lock lost, as if its storage had said so."""
+    home, service = manager._home, manager._environment.locks
+
+    async def lose() -> None:
+        ticket = service._shortcuts.ticket(name)
+        assert ticket is not None
+        assert ticket.tenure is not None
+        ticket.tenure.lose()
+
+    await (lose() if home.is_here else home.run(lose))
+
+
+async def lose_from_a_task(manager: BackgroundOperationsManager, name: str, body: Callable[[], Any]) -> None:
+    """Run the body under the lock, and lose the lock when it waits."""
+    async with anyio.create_task_group() as group:
+        started = anyio.Event()
+
+        async def lose_it() -> None:
+            await started.wait()
+            await lose(manager, name)
+
+        group.start_soon(lose_it)
+        async with manager.lock(name):
+            started.set()
+            await body()
+
+
+@everywhere
+def test_a_lost_lock_cancels_the_body(host: Host[Any]) -> None:
+    seen: list[str] = []
+
+    async def body() -> None:
+        try:
+            await anyio.sleep(PATIENCE)
+        finally:
+            seen.append("cancelled")
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        with pytest.raises(ExceptionGroup) as raised:
+            await lose_from_a_task(manager, "a", body)
+        assert [type(error) for error in raised.value.exceptions] == [LockLost]
+        assert seen == ["cancelled"]
+        await anyio.lowlevel.checkpoint()  # no cancellation is left over
+
+    host(a_manager(), program)
+
+
+@everywhere
+def test_an_error_of_a_body_whose_lock_is_lost_is_not_hidden(host: Host[Any]) -> None:
+    async def body() -> None:
+        try:
+            await anyio.sleep(PATIENCE)
+        finally:
+            raise ValueError("mine")
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        with pytest.raises(ExceptionGroup) as raised:
+            await lose_from_a_task(manager, "a", body)
+        (both,) = raised.value.exceptions
+        assert isinstance(both, ExceptionGroup)
+        assert [type(error) for error in both.exceptions] == [ValueError, LockLost]
+
+    host(a_manager(), program)
+
+
+@everywhere
+def test_a_body_that_ends_well_after_its_lock_was_lost_is_told(host: Host[Any]) -> None:
+    async def program(manager: BackgroundOperationsManager) -> None:
+        async def body() -> None:
+            with anyio.CancelScope(shield=True):
+                await lose(manager, "a")
+
+        with pytest.raises(LockLost):
+            async with manager.lock("a"):
+                await body()
+
+    host(a_manager(), program)
+
+
+@in_asyncio
+def test_extending_a_lost_lock_ends_the_body_with_one_error(host: Host[Any]) -> None:
+    async def program(manager: BackgroundOperationsManager) -> None:
+        with pytest.raises(LockLost):  # noqa: PT012
+            async with manager.lock("a") as held:
+                lose_unnoticed(manager)
+                await held.extend(20)
+        with pytest.raises(LockLost, match="not held any more"):
+            await held.extend(20)
+
+    host(a_manager(), program)
+
+
+@everywhere
+def test_the_bodys_own_error_is_raised_as_it_is(host: Host[Any]) -> None:
+    async def program(manager: BackgroundOperationsManager) -> None:
+        error = ValueError("mine")
+        with pytest.raises(ValueError, match="mine") as raised:
+            async with manager.lock("a"):
+                raise error
+        assert raised.value is error
+        assert await manager.list_locks() == []
+
+    host(a_manager(), program)
+
+
+@everywhere
+def test_a_lock_that_is_not_granted(host: Host[Any]) -> None:
+    async def program(manager: BackgroundOperationsManager) -> None:
+        assert await manager.acquire_lock("a", 60)
+        for wait in (0, 0.05):
+            with pytest.raises(LockNotAcquired):
+                async with manager.lock("a", wait=wait):
+                    raise AssertionError
+        with pytest.raises(LockNotAcquired, match="mine"):  # noqa: PT012
+            async with manager.try_lock("a") as held:
+                assert held is None
+                raise LockNotAcquired("mine")
+
+    host(a_manager(), program)
+
+
+@everywhere
+def test_who_holds_a_lock_is_not_let_in_again_but_others_wait(host: Host[Any]) -> None:
+    inside: list[int] = []
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        async def one(number: int) -> None:
+            async with manager.lock("a"):
+                inside.append(number)
+                assert len(inside) == 1
+                await anyio.sleep(0.001)
+                with pytest.raises(LockReentered):
+                    async with manager.lock("a"):
+                        raise AssertionError
+                inside.remove(number)
+
+        async with anyio.create_task_group() as group:
+            for number in range(10):
+                group.start_soon(one, number)
+
+    host(a_manager(), program)
+
+
+@everywhere
+def test_waiting_for_a_lock_can_be_cancelled(host: Host[Any]) -> None:
+    async def program(manager: BackgroundOperationsManager) -> None:
+        async with manager.lock("a"), anyio.create_task_group() as group:
+
+            async def other() -> None:
+                with anyio.move_on_after(0.05):
+                    async with manager.lock("a"):
+                        raise AssertionError
+
+            group.start_soon(other)
+        assert await manager.list_locks() == []
+
+    host(a_manager(), program)
+
+
+@in_asyncio
+def test_a_cancellation_from_outside_goes_on_even_if_the_lock_is_lost_as_well(host: Host[Any]) -> None:
+    async def program(manager: BackgroundOperationsManager) -> None:
+        for also_lost in (False, True):
+            inside = asyncio.Event()
+
+            async def hold(inside: asyncio.Event) -> None:
+                async with manager.lock("a"):
+                    inside.set()
+                    await asyncio.sleep(PATIENCE)
+
+            task = asyncio.create_task(hold(inside))
+            await inside.wait()
+            if also_lost:
+                lose_unnoticed(manager)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await eventually(lambda: no_locks(manager))  # what was lost is given up in the background
+
+    host(a_manager(), program)
+
+
+async def no_locks(manager: BackgroundOperationsManager) -> bool:
+    return not await manager.list_locks()
+
+
+def lose_unnoticed(manager: BackgroundOperationsManager, name: str = "a") -> None:
+    """Have a lock lost, while the event loop cannot hear of it."""
+    ended = threading.Event()
+    manager._home.post(lambda: _lose_now(manager, name, ended))
+    assert ended.wait(PATIENCE)
+
+
+def _lose_now(manager: BackgroundOperationsManager, name: str, ended: threading.Event) -> None:
+    ticket = manager._environment.locks._shortcuts.ticket(name)
+    assert ticket is not None
+    assert ticket.tenure is not None
+    ticket.tenure.lose()
+    ended.set()
+
+
+@in_asyncio
+def test_an_asyncio_time_out_around_a_body_is_one(host: Host[Any]) -> None:
+    async def program(manager: BackgroundOperationsManager) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), manager.lock("a"):
+                await asyncio.sleep(PATIENCE)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        assert await manager.list_locks() == []
+
+    host(a_manager(), program)
+
+
+async def is_waited_for(manager: BackgroundOperationsManager) -> bool:
+    return [lock.waiters for lock in await manager.list_locks()] == [1]
+
+
+def grant_unheard(manager: BackgroundOperationsManager, *, lose_it: bool = False) -> None:
+    """Give the lock "a" to who waits for it, while the present thread is blocked and so cannot hear of it."""
+    granted = threading.Event()
+
+    async def grant() -> None:
+        await manager.release_lock("a")
+        actor = manager._environment.locks._actors["a"]
+        while actor.holder is None:  # noqa: ASYNC110 - nobody sends an event
+            await trio.sleep(0.001)
+        if lose_it:
+            assert actor.holder.tenure is not None
+            actor.holder.tenure.lose()
+        for _ in range(10):
+            await trio.lowlevel.checkpoint()
+        granted.set()
+
+    def begin() -> None:
+        trio.lowlevel.spawn_system_task(grant)
+
+    manager._home.post(begin)
+    assert granted.wait(PATIENCE)
+
+
+@in_asyncio
+def test_a_grant_that_comes_too_late_for_a_cancelled_task_is_given_up(host: Host[Any]) -> None:
+    async def program(manager: BackgroundOperationsManager) -> None:
+        async def hold() -> None:
+            async with manager.lock("a"):
+                raise AssertionError
+
+        assert await manager.acquire_lock("a", 60)
+        task = asyncio.create_task(hold())
+        await eventually(lambda: is_waited_for(manager))
+        grant_unheard(manager)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await eventually(lambda: no_locks(manager))
+        assert not crossing_calls(manager)
+
+    host(a_manager(), program)
+
+
+@in_asyncio
+def test_stopping_the_manager_cancels_bodies_with_lock_lost(host: Host[Any]) -> None:
+    async def main() -> None:
+        manager = a_manager()
+        await manager.start()
+        inside = asyncio.Event()
+
+        async def hold() -> None:
+            async with manager.lock("a"):
+                inside.set()
+                await asyncio.sleep(PATIENCE)
+
+        task = asyncio.create_task(hold())
+        await inside.wait()
+        await manager.stop()
+        with pytest.raises(LockLost):
+            await task
+
+    run_asyncio(main)
+
+
+def test_a_body_that_does_not_heed_its_cancellation_does_not_hold_up_the_stop() -> None:
+    async def main() -> None:
+        manager = a_manager()
+        await manager.start()
+        inside, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+        async def hold(error: Exception | None) -> None:
+            async with manager.lock("a" if error is None else "b"):
+                inside.release()
+                try:
+                    await asyncio.sleep(PATIENCE)
+                except asyncio.CancelledError:
+                    await go_on.wait()
+                    if error is not None:
+                        raise error from None
+
+        tasks = [asyncio.create_task(hold(None)), asyncio.create_task(hold(ValueError("mine")))]
+        for _ in tasks:
+            await inside.acquire()
+        await manager.stop()
+        go_on.set()
+        with pytest.raises(LockLost):
+            await tasks[0]
+        with pytest.raises(ExceptionGroup) as raised:
+            await tasks[1]
+        assert [type(error) for error in raised.value.exceptions] == [ValueError, LockLost]
+
+    run_asyncio(main)
+
+
+@everywhere
+def test_all_that_a_bodys_tasks_raise_is_told(host: Host[Any]) -> None:
+    async def body() -> None:
+        async def fail_when_cancelled() -> None:
+            try:
+                await anyio.sleep(PATIENCE)
+            finally:
+                raise ValueError("mine")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(fail_when_cancelled)
+            group.start_soon(anyio.sleep, PATIENCE)
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        with pytest.raises(ExceptionGroup) as raised:
+            await lose_from_a_task(manager, "a", body)
+        assert raised.value.subgroup(ValueError)
+        assert raised.value.subgroup(LockLost)
+        assert not raised.value.subgroup(lambda error: not isinstance(error, ValueError | LockLost | ExceptionGroup))
+        await eventually(lambda: no_locks(manager))
+
+    host(a_manager(), program)
+
+
+@pytest.mark.parametrize("host", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_a_lock_that_is_lost_before_its_body_hears_of_it_runs_no_body(host: Host[Any]) -> None:
+    async def program(manager: BackgroundOperationsManager) -> None:
+        async def hold() -> None:
+            async with manager.lock("a"):
+                raise AssertionError
+
+        assert await manager.acquire_lock("a", 60)
+        with pytest.raises(ExceptionGroup) as raised:  # noqa: PT012
+            async with anyio.create_task_group() as group:
+                group.start_soon(hold)
+                await eventually(lambda: is_waited_for(manager))
+                grant_unheard(manager, lose_it=True)
+        assert [type(error) for error in raised.value.exceptions] == [LockLost]
+
+    host(a_manager(), program)

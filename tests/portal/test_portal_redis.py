@@ -1,0 +1,28 @@
+"""Everything once more on a real server, in a program that is an asyncio program from its first line to its last."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.servers import standalone
+
+TESTS = Path(__file__).parents[1]
+
+
+@pytest.mark.redis
+def test_an_asyncio_program_on_redis_keeps_asyncio_to_itself() -> None:
+    with standalone("appendonly yes") as server:
+        ended = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "portal.redis_program", server.url],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            cwd=TESTS,
+        )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
