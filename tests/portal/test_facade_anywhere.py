@@ -82,6 +82,11 @@ async def use_sagas(manager: Any) -> None:
     assert (await manager.get_saga(saga.saga_id)).status == "completed"
     assert (await manager.get_saga_history(saga.saga_id))[-1].event == "saga_completed"
     assert [found.saga_id for found in (await manager.list_sagas(tenant_id="t")).sagas] == [saga.saga_id]
+    await manager.add_saga_note(saga.saga_id, "seen", {"by": "ada"})
+    assert (await manager.get_saga_history(saga.saga_id))[-1].event == "seen"
+    assert (await manager.count_sagas())["completed"] == 1
+    assert len(await manager.list_workers()) == 1
+    assert await manager.examine()
     handle = await manager.start_saga(**SAGA)
     assert (await handle.result()).results == {"A": {"done": {}}}
     assert await handle.status() == "completed"

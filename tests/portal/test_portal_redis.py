@@ -25,4 +25,4 @@ def test_an_asyncio_program_on_redis_keeps_asyncio_to_itself() -> None:
             cwd=TESTS,
         )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stderr == ""
+    assert [line for line in ended.stderr.splitlines() if " is parked: " not in line] == []

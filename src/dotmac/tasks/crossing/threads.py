@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+import trio
 
-runs_beside_its_host: ContextVar[bool] = ContextVar("dotmac.tasks.crossing.runs_beside_its_host", default=False)
-"""True in every task of such a run: asyncio is somebody else's there, and must be left as it is."""
+runs_beside_its_host: trio.lowlevel.RunVar[bool] = trio.lowlevel.RunVar("runs_beside_its_host", default=False)
+"""True in such a run: asyncio is somebody else's there, and must be left as it is.
+
+Of the run and not of a context: a call that crosses over brings its caller's context along.
+"""

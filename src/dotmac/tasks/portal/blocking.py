@@ -14,7 +14,7 @@ from ..facade.locks import DEFAULT_TTL, LockMethods, Names
 from ..facade.operations import OperationMethods
 from ..facade.sagas import SagaMethods
 from ..handle import SagaHandle
-from ..models import OperationStatus, SagaOutcome, SagaWorkflow
+from ..models import Finding, OperationStatus, SagaOutcome, SagaWorkflow
 from .blocking_locks import BlockingContext, blocking_lock, blocking_locks
 from .locks import BlockingLock
 
@@ -70,7 +70,10 @@ class BlockingManager:
     start_saga = _giving_handle(SagaMethods.start_saga)
     get_saga = _blocking(SagaMethods.get_saga)
     get_saga_history = _blocking(SagaMethods.get_saga_history)
+    add_saga_note = _blocking(SagaMethods.add_saga_note)
     list_sagas = _blocking(SagaMethods.list_sagas)
+    count_sagas = _blocking(SagaMethods.count_sagas)
+    list_workers = _blocking(SagaMethods.list_workers)
     retry_saga = _giving_handle(SagaMethods.retry_saga)
     cancel_saga = _giving_handle(SagaMethods.cancel_saga)
     acquire_lock = _blocking(LockMethods.acquire_lock)
@@ -117,6 +120,10 @@ class BlockingManager:
             self._home, lambda: context, lambda held, home, stay: None if held is None else adapt(held, home, stay)
         )
 
+    def examine(self) -> list[Finding]:
+        """See the manager's `examine`; here the manager has to run."""
+        return self._run(self._manager.examine)
+
     # --- its life -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
@@ -124,10 +131,10 @@ class BlockingManager:
         refuse_event_loops()
         self._manager._start_blocking()  # noqa: SLF001 - the other half of one façade
 
-    def stop(self) -> None:
+    def stop(self, *, hurry: bool = False) -> None:
         """See the manager's `stop`, which can have been started anywhere."""
         refuse_event_loops()
-        self._stop(hurry=False)
+        self._stop(hurry=hurry)
 
     def __enter__(self) -> Self:
         self.start()

@@ -162,7 +162,6 @@ class RuntimeThread:
         notify()
 
     def _run(self) -> None:
-        runs_beside_its_host.set(True)
         try:
             trio.run(self._live)
         except BaseException as error:
@@ -182,6 +181,7 @@ class RuntimeThread:
             raise self._failure
 
     async def _live(self) -> None:
+        runs_beside_its_host.set(True)
         self._home.open()
         await self._hosting.until_over()
         self._home.close()
