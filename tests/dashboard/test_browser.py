@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -115,7 +116,12 @@ def browser() -> Iterator[Browser]:
     path = chromium()
     if path is None:
         pytest.skip("no chromium: apt-get install chromium, or set TEST_CHROMIUM to its path")
+    # Once a test before has imported trio-asyncio, new loops are its own, and one that runs would be a trio run around
+    # all tests that follow.
+    plain = pytest.MonkeyPatch()
+    plain.setattr(asyncio, "new_event_loop", asyncio.SelectorEventLoop)
     with sync_playwright() as playwright:
+        plain.undo()
         launched = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield launched
         launched.close()

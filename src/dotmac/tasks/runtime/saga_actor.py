@@ -185,7 +185,7 @@ class SagaActor:
         if self._draining or seconds > self._environment.settings.passivate_after:
             await self.journal.release(until)
             return
-        with trio.move_on_after(seconds) as self._sleep:
+        with trio.move_on_after(max(seconds, 0.0)) as self._sleep:  # below 0: it has become due just now
             await trio.sleep_forever()
         self._sleep = None
 
