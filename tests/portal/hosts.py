@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -115,3 +116,11 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     """Wait until it holds."""
     while not await condition():  # noqa: ASYNC110 - nobody sends an event
         await anyio.sleep(0.002)
+
+
+def block_until(condition: Callable[[], bool]) -> None:
+    """Block this thread, whatever runs in it, until it holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)

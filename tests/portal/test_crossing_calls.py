@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-import time
 import traceback
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -19,7 +18,7 @@ import trio
 from dotmac.tasks import BackgroundOperationsManager, NotStarted, SagaNotFound
 from dotmac.tasks.crossing.home import Home
 from dotmac.tasks.facade.claims import KeyedRequest
-from portal.hosts import ASYNCIO_HOSTS, ELSEWHERE, PATIENCE, Host, a_manager, crossing_calls, eventually, run_asyncio
+from portal.hosts import ASYNCIO_HOSTS, ELSEWHERE, Host, a_manager, block_until, crossing_calls, eventually, run_asyncio
 from portal.test_facade_anywhere import Holder, a_full_manager
 
 visible: ContextVar[str] = ContextVar("visible", default="nobody")
@@ -151,13 +150,6 @@ async def cancel_too_late(manager: BackgroundOperationsManager, call: Awaitable[
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-
-
-def block_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def _claim_of(answer: Any) -> Any:

@@ -25,7 +25,7 @@ from dotmac.tasks import (
 )
 from dotmac.tasks.portal.thread import RuntimeThread
 from dotmac.tasks.runtime.runtime import Runtime
-from portal.hosts import PATIENCE, a_manager, eventually, plain_loop, run_asyncio, runtime_threads
+from portal.hosts import PATIENCE, a_manager, block_until, eventually, plain_loop, run_asyncio, runtime_threads
 from portal.life_program import the_manager
 from portal.test_facade_anywhere import a_full_manager
 
@@ -105,9 +105,39 @@ def test_a_cancelled_start_leaves_no_thread() -> None:
                 await task
             except asyncio.CancelledError:
                 assert not manager.is_running
-            else:
+            else:  # it was faster
                 await manager.stop()
             assert not runtime_threads()
+
+    run_asyncio(main)
+
+
+def test_a_start_that_is_cancelled_when_it_has_succeeded_is_undone() -> None:
+    async def main() -> None:
+        manager = a_manager()
+        task = asyncio.create_task(manager.start())
+        await asyncio.sleep(0)
+        # The loop is blocked until the answer is on its way.
+        block_until(lambda: manager._home._thread != 0 and manager._hosted()._settled.is_set())
+        block_until(lambda: not manager._home._calls)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not manager.is_running
+        assert not runtime_threads()
+
+    run_asyncio(main)
+
+
+def test_a_manager_that_is_stopped_while_it_starts_does_not_start() -> None:
+    async def main() -> None:
+        manager = a_manager()
+        starting = asyncio.create_task(manager.start())
+        await asyncio.sleep(0)
+        await manager.stop()
+        with pytest.raises(NotStarted):
+            await starting
+        assert not manager.is_running
 
     run_asyncio(main)
 

@@ -61,11 +61,11 @@ class RuntimeThread:
         Raises what `Hosting.start` raises; no thread is left then.
         """
         self._loop = asyncio.get_running_loop()
-        self._in_loop = LoopHandlers(self._loop, self._home, self._hosting.hurry)
+        self._in_loop = LoopHandlers(self._loop, self._home, self._hurry)
         self._handlers.host = self._in_loop.hosted
         self._begin()
         try:
-            await self._home.run(self._hosting.start)
+            await self._home.run(self._hosting.start, undo=lambda _: self._hosting.stop(hurry=True))
         except BaseException:
             await self._until_over()
             raise
@@ -116,6 +116,8 @@ class RuntimeThread:
         try:
             self._home.run_from_thread(self._hosting.start)
         except BaseException:
+            with suppress(NotStarted):  # it may have started in the moment of the interruption
+                self._home.post(self._hurry)
             self._block_until_over()
             raise
 
@@ -151,8 +153,12 @@ class RuntimeThread:
         with suppress(NotStarted):  # then there is nothing to sign off from
             if self._loop is not None and self._in_loop is not None and not self._loop.is_running():
                 self._home.post(self._in_loop.give_up)
-            self._home.post(self._hosting.hurry)
+            self._home.post(self._hurry)
             self._thread.join(_LAST_MOMENT)
+
+    def _hurry(self) -> None:
+        """In the trio run."""
+        self._hosting.request_stop(hurry=True)
 
     def _tell_over(self, notify: Callable[[], None]) -> None:
         with self._lock:

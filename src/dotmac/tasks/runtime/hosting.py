@@ -73,14 +73,18 @@ class Hosting:
 
     async def stop(self, *, hurry: bool = False) -> None:
         """Drain and end; in a hurry, cut running attempts off. Raises what the runtime failed with, if it did."""
-        if not self._ended.is_set():
-            self._runtime.request_stop(hurry=hurry)
+        self.request_stop(hurry=hurry)
         await self._wait_or_end(self._ended)
         self.raise_failure()
 
-    def hurry(self) -> None:
-        """Have it end in a hurry, without waiting."""
-        self._runtime.request_stop(hurry=True)
+    def request_stop(self, *, hurry: bool) -> None:
+        """As `stop`, without waiting for the end."""
+        if self._ended.is_set():
+            return
+        if self._settled.is_set():
+            self._runtime.request_stop(hurry=hurry)
+        else:  # there is nothing to drain in what has yet to start
+            self._scope.cancel()
 
     async def until_over(self) -> None:
         """Wait until it has ended."""
