@@ -406,3 +406,18 @@ def test_a_trio_run_that_ends_without_a_stop_ends_the_calls_of_others() -> None:
     assert [str(error) for error in raised] == ["the manager was stopped"]
     with pytest.raises(NotStarted):
         manager.sync.list_locks()
+
+
+def test_who_stops_it_while_it_is_stopped_waits_too_and_can_hurry() -> None:
+    async def main() -> None:
+        manager = a_full_manager()
+        await manager.start()
+        handle = await manager.start_saga(**WAITING)
+        await eventually(lambda: is_running(handle))
+        draining = asyncio.create_task(manager.stop())  # for 30 seconds
+        await eventually(lambda: is_over(manager))
+        await asyncio.gather(asyncio.to_thread(manager.sync.stop, hurry=True), manager.stop())
+        await draining
+        assert not runtime_threads()
+
+    run_asyncio(main)

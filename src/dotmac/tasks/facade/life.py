@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -94,24 +101,15 @@ class Hosted:
                 await self._stop(hurry=hurry)
 
     async def _stop(self, *, hurry: bool) -> None:
-        hosting, thread = self._forget()
-        if hosting is None:
-            hosting, thread = self._stopping
-        if hosting is None:
-            return
-        self._stopping = hosting, thread
-        try:
+        with self._being_stopped() as (hosting, thread):
             if thread is not None:
                 await thread.stop(hurry=hurry)
-            elif hosting.home.is_here:
+            elif hosting is not None and hosting.home.is_here:
                 await hosting.stop(hurry=hurry)
-            else:
+            elif hosting is not None:
                 with suppress(NotStarted):  # it has ended by itself
                     await hosting.home.run(partial(hosting.stop, hurry=hurry))
                 hosting.raise_failure()
-        finally:
-            if self._stopping[0] is hosting:
-                self._stopping = None, None
 
     def _start_blocking(self) -> None:
         """As `start`, for a thread without an event loop."""
@@ -125,13 +123,26 @@ class Hosted:
 
     def _stop_blocking(self, *, hurry: bool) -> None:
         """As `_stop`, for a thread without an event loop."""
+        with self._being_stopped() as (hosting, thread):
+            if thread is not None:
+                thread.stop_blocking(hurry=hurry)
+            elif hosting is not None:
+                with suppress(NotStarted):  # it has ended by itself
+                    hosting.home.run_from_thread(partial(hosting.stop, hurry=hurry))
+                hosting.raise_failure()
+
+    @contextmanager
+    def _being_stopped(self) -> Iterator[tuple[Hosting | None, RuntimeThread | None]]:
+        """The runtime that is to be stopped, or is stopped already by an earlier call; inside, it is."""
         hosting, thread = self._forget()
-        if thread is not None:
-            thread.stop_blocking(hurry=hurry)
-        elif hosting is not None:
-            with suppress(NotStarted):  # it has ended by itself
-                hosting.home.run_from_thread(partial(hosting.stop, hurry=hurry))
-            hosting.raise_failure()
+        if hosting is None:
+            hosting, thread = self._stopping
+        self._stopping = hosting, thread
+        try:
+            yield hosting, thread
+        finally:
+            if self._stopping[0] is hosting:
+                self._stopping = None, None
 
     def _begin(self, *, threaded: bool) -> tuple[Hosting, RuntimeThread | None]:
         """Make a runtime that is to be started next. Raises AlreadyStarted."""
