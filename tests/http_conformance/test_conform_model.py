@@ -62,7 +62,6 @@ class Known:
     """What the model knows of a record: that somebody works, that nobody knows, or what repetitions get."""
 
     body: int
-    since: float
     held_at: int | None = None
     orphaned_at: float | None = None
     got: tuple[int, bytes] | None = None
@@ -162,7 +161,7 @@ async def kill(world: World, model: Model, place: int) -> None:
         known = model[held.name]
         if known is not None and known.held_at == place:
             known.held_at, known.orphaned_at = None, trio.current_time()
-            known.expires = max(known.since + TTL, known.orphaned_at + LEASE)
+            known.expires = known.orphaned_at + LEASE + TTL
             world.held.remove(held)
             held.process.cancel()
     await world.start(place)
@@ -202,18 +201,17 @@ async def check(world: World, model: Model, expected: Counter[Name], action: Sen
 
 
 async def leave_the_edge(known: Known) -> None:
-    """Wait where two answers would be right: about when it expires, and an orphan may do so during its lease."""
+    """Wait where two answers would be right: about when it expires, for an orphan within a lease of that."""
     now = trio.current_time()
     begins = known.expires - 2
-    if known.got is None and known.orphaned_at is not None and known.since + TTL < known.expires:
-        begins = known.orphaned_at
+    if known.got is None and known.orphaned_at is not None:  # its last renewal is not known
+        begins = known.orphaned_at + TTL
     if begins < now < known.expires + 2:
         await trio.sleep(known.expires + 3 - now)
 
 
 async def first(world: World, action: Send, nursery: trio.Nursery) -> Known | None:
     """The request has to run; gives what is known of its record then."""
-    began = trio.current_time()
     if action.how == "hold":
         held = Held(action.name)
         world.held.append(held)
@@ -225,7 +223,7 @@ async def first(world: World, action: Send, nursery: trio.Nursery) -> Known | No
 
         nursery.start_soon(carry_out)
         await until(lambda: world.runs[action.name] > before)
-        return Known(action.body, began, held_at=action.node)
+        return Known(action.body, held_at=action.node)
     response = await world.send(action)
     ended = trio.current_time() + TTL
     if action.how == "refuse":
@@ -235,11 +233,11 @@ async def first(world: World, action: Send, nursery: trio.Nursery) -> Known | No
     if response is not None:
         assert (response.status, response.replayed) == (500 if action.how == "error" else 200, False)
         assert json.loads(response.body)["run"] == world.runs[action.name]
-        return Known(action.body, began, got=(response.status, response.body), expires=ended)
+        return Known(action.body, got=(response.status, response.body), expires=ended)
     again = await world.send(action)
     assert again is not None
     assert again.problem == ("handler-failed" if action.how == "raise" else "outcome-unknown")
-    return Known(action.body, began, got=(again.status, again.body), expires=ended)
+    return Known(action.body, got=(again.status, again.body), expires=ended)
 
 
 @settings(max_examples=40, deadline=None)

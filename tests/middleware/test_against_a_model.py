@@ -69,7 +69,7 @@ class Model:
         entry = self.entries.get(place)
         if entry is not None and not entry.crashed and now > entry.since + TTL:
             entry = None
-        if entry is not None and entry.crashed and now > entry.since + max(LEASE, TTL):
+        if entry is not None and entry.crashed and now > entry.since + LEASE + TTL:
             entry = None
         if entry is None:
             return self._run(send, place, now)

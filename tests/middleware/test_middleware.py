@@ -593,6 +593,20 @@ async def test_a_process_that_dies_blocks_the_key_for_its_lease_only(
         assert (await other.client.post()).replayed
 
 
+async def test_a_process_that_dies_after_longer_than_the_record_is_kept_has_left_an_unknown_outcome(
+    autojump_clock: MockClock, shared: MemoryStorage, nursery: trio.Nursery
+) -> None:
+    short = options(lease=3, ttl=10)
+    async with Shop(shared, options=short) as shop, Shop(shared, options=short) as other:
+        shop.hold = trio.Event()
+        nursery.start_soon(shop.node.run, shop.client.post)
+        await trio.sleep(60)
+        await shop.node.kill()
+        await trio.sleep(5)
+        assert (await other.client.post()).problem == "outcome-unknown"
+    assert (shop.entered, other.entered) == (1, 0)
+
+
 async def test_a_process_that_loses_its_claim_stops_its_handler(
     autojump_clock: MockClock, shared: MemoryStorage, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -116,6 +116,23 @@ async def test_a_claimed_record_outlives_its_time_to_live_until_its_lease_ends(
     assert (await storage.complete_record(done())).status is COMPLETED
 
 
+async def test_a_claim_that_was_lost_is_known_after_the_lease_however_long_the_work_took(
+    storage: StorageProtocol, tick: float
+) -> None:
+    """Else the work would be done a second time as if it were the first."""
+    await claim(storage, lease=4 * tick, new=new_record(ttl=4 * tick))
+    for _ in range(3):  # longer than lease and time to live together
+        await let_time_pass(storage, 3 * tick)
+        await storage.renew_claim("key", "a", 4 * tick)
+    await let_time_pass(storage, 5 * tick)
+    await storage.purge(100)
+    verdict = await claim(storage, by="b", lease=tick, new=new_record(ttl=4 * tick))
+    assert (verdict.outcome, verdict.record.claims) == (GRANTED, 2)
+    await let_time_pass(storage, 6 * tick)
+    await storage.purge(100)
+    assert await storage.get_record("key") is None  # not for ever
+
+
 async def test_an_abandoned_claim_leaves_no_record(storage: StorageProtocol) -> None:
     await claim(storage)
     await storage.abandon_claim("key", "a")

@@ -54,7 +54,8 @@ class MemoryRecords(MemoryCore):
             owner=owner,
             claimed_at=record.claimed_at if again else now,
             lease_until=now + lease,
-            expires_at=max(record.expires_at, now + lease),
+            # Beyond the lease, so that whoever comes after a lost claim finds that there was one.
+            expires_at=max(record.expires_at, now + lease + new.ttl),
             claims=record.claims if again else record.claims + 1,
         )
         return ClaimVerdict(GRANTED, self.put_record(record))
@@ -64,7 +65,8 @@ class MemoryRecords(MemoryCore):
         """See `RecordStore`."""
         record = self._held(key, token)
         until = self.now() + lease
-        self.put_record(replace(record, lease_until=until, expires_at=max(record.expires_at, until)))
+        longer = max(until - record.lease_until, 0.0)
+        self.put_record(replace(record, lease_until=until, expires_at=record.expires_at + longer))
         return until
 
     @verb

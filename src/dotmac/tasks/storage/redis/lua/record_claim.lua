@@ -22,7 +22,8 @@ else
   expires = tonumber(r[6])
 end
 local again = r[1] == 'in_progress' and r[3] == ARGV[7]
-expires = math.max(expires, now + ARGV[9])
+-- Beyond the lease, so that whoever comes after a lost claim finds that there was one.
+expires = math.max(expires, now + ARGV[9] + ARGV[6])
 redis.call('HSET', KEYS[1], 'st', 'in_progress', 'tok', ARGV[7], 'own', ARGV[8],
   'lu', string.format('%.0f', now + ARGV[9]), 'ex', string.format('%.0f', expires))
 if not again then
