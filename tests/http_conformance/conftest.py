@@ -12,10 +12,12 @@ from http_conformance.sites import Ledger, Site, fresh_ledger, serving
 from http_conformance.talk import Caller, calling
 from support.servers import Server, standalone
 
-# Every server, with one of the storages; where it is Redis, responses are sealed at rest.
+# With one of the storages each; where it is Redis, responses are sealed at rest. A fourth server, uvicorn on asyncio's
+# own loop, is one of the two processes below.
 SITES = [
     pytest.param(("hypercorn-trio", True, True), id="hypercorn-trio-redis", marks=pytest.mark.redis),
-    pytest.param(("hypercorn-trio", False, False), id="hypercorn-trio-memory"),
+    pytest.param(("hypercorn-asyncio", False, False), id="hypercorn-asyncio-memory"),
+    pytest.param(("uvicorn-uvloop", True, True), id="uvicorn-uvloop-redis", marks=pytest.mark.redis),
 ]
 
 
@@ -58,8 +60,8 @@ def prefix() -> str:
 
 @pytest.fixture(scope="session")
 def second(ledger: Ledger, records_server: Server, prefix: str) -> Iterator[Site]:
-    """The process that stays."""
-    with serving("hypercorn-trio", ledger, records_server, prefix) as site:
+    """The process that stays: another server, in another event loop."""
+    with serving("uvicorn", ledger, records_server, prefix) as site:
         yield site
 
 
@@ -68,3 +70,10 @@ def victim(ledger: Ledger, records_server: Server, prefix: str) -> Iterator[Site
     """The process that a test may kill or freeze; it shares its storage with `second`."""
     with serving("hypercorn-trio", ledger, records_server, prefix) as site:
         yield site
+
+
+@pytest.fixture(params=[pytest.param("second", id="uvicorn-redis", marks=pytest.mark.redis)])
+async def somewhere(request: pytest.FixtureRequest) -> AsyncIterator[Caller]:
+    """A client of one server, for what the middleware decides by itself."""
+    async with calling(request.getfixturevalue(request.param)) as caller:
+        yield caller

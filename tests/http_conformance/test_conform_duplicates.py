@@ -103,27 +103,31 @@ async def test_case_12_other_content_is_a_422_also_while_the_first_runs(caller: 
     assert caller.runs == 1
 
 
-async def test_case_13_another_method_or_path_is_another_request(caller: Caller) -> None:
-    answers = [await caller.send("/effect"), await caller.send("/effect", "PATCH"), await caller.send("/other")]
+async def test_case_13_another_method_or_path_is_another_request(somewhere: Caller) -> None:
+    answers = [
+        await somewhere.send("/effect"),
+        await somewhere.send("/effect", "PATCH"),
+        await somewhere.send("/other"),
+    ]
     assert [answer.json()["run"] for answer in answers] == [1, 2, 3]
     assert not any(map(replayed, answers))
 
 
-async def test_case_13_another_query_is_other_content(caller: Caller) -> None:
-    assert (await caller.send("/effect?a=1")).status_code == 201
-    assert slug(await caller.send("/effect?a=2")) == "payload-mismatch"
-    assert replayed(await caller.send("/effect?a=1"))
+async def test_case_13_another_query_is_other_content(somewhere: Caller) -> None:
+    assert (await somewhere.send("/effect?a=1")).status_code == 201
+    assert slug(await somewhere.send("/effect?a=2")) == "payload-mismatch"
+    assert replayed(await somewhere.send("/effect?a=1"))
 
 
-async def test_case_13_in_strict_mode_a_key_is_for_one_method_and_path(caller: Caller) -> None:
-    assert (await caller.send("/strict/one")).status_code == 201
-    assert slug(await caller.send("/strict/two")) == "payload-mismatch"
-    assert slug(await caller.send("/strict/one", "PATCH")) == "payload-mismatch"
-    assert replayed(await caller.send("/strict/one"))
-    assert caller.runs == 1
+async def test_case_13_in_strict_mode_a_key_is_for_one_method_and_path(somewhere: Caller) -> None:
+    assert (await somewhere.send("/strict/one")).status_code == 201
+    assert slug(await somewhere.send("/strict/two")) == "payload-mismatch"
+    assert slug(await somewhere.send("/strict/one", "PATCH")) == "payload-mismatch"
+    assert replayed(await somewhere.send("/strict/one"))
+    assert somewhere.runs == 1
 
 
-async def test_case_14_tenants_and_users_are_kept_apart(caller: Caller) -> None:
+async def test_case_14_tenants_and_users_are_kept_apart(somewhere: Caller) -> None:
     who = [
         {},
         {"X-Tenant-ID": "a"},
@@ -136,23 +140,23 @@ async def test_case_14_tenants_and_users_are_kept_apart(caller: Caller) -> None:
         {"X-Tenant-ID": "a", "Authorization": "Bearer one"},
         {"X-API-Key": "one"},
     ]
-    runs = [(await caller.send("/effect", headers=headers)).json()["run"] for headers in who]
+    runs = [(await somewhere.send("/effect", headers=headers)).json()["run"] for headers in who]
     assert runs == list(range(1, len(who) + 1))
-    again = [await caller.send("/effect", headers=headers) for headers in who]
+    again = [await somewhere.send("/effect", headers=headers) for headers in who]
     assert [answer.json()["run"] for answer in again] == runs
     assert all(map(replayed, again))
 
 
-async def test_case_14_a_renewed_token_keeps_the_scope_of_its_user(caller: Caller) -> None:
+async def test_case_14_a_renewed_token_keeps_the_scope_of_its_user(somewhere: Caller) -> None:
     user = {"X-Tenant-ID": "a", "X-User-ID": "b"}
-    await caller.send("/effect", headers={**user, "Authorization": "Bearer one"})
-    assert replayed(await caller.send("/effect", headers={**user, "Authorization": "Bearer two"}))
+    await somewhere.send("/effect", headers={**user, "Authorization": "Bearer one"})
+    assert replayed(await somewhere.send("/effect", headers={**user, "Authorization": "Bearer two"}))
 
 
-async def test_case_14_who_names_himself_twice_is_refused(caller: Caller) -> None:
-    twice = [("X-User-ID", "a"), ("X-User-ID", "b"), *caller.headers().items()]
-    refused = await caller.client.post(caller.site.url + "/effect", headers=twice)
-    assert (refused.status_code, slug(refused), caller.runs) == (400, "identity-malformed", 0)
+async def test_case_14_who_names_himself_twice_is_refused(somewhere: Caller) -> None:
+    twice = [("X-User-ID", "a"), ("X-User-ID", "b"), *somewhere.headers().items()]
+    refused = await somewhere.client.post(somewhere.site.url + "/effect", headers=twice)
+    assert (refused.status_code, slug(refused), somewhere.runs) == (400, "identity-malformed", 0)
 
 
 @pytest.mark.parametrize(
@@ -174,16 +178,16 @@ async def test_case_14_who_names_himself_twice_is_refused(caller: Caller) -> Non
     ],
 )
 async def test_case_15_what_makes_two_requests_the_same(
-    caller: Caller, path: str, one: str, other: str, same: bool
+    somewhere: Caller, path: str, one: str, other: str, same: bool
 ) -> None:
     headers = {"Content-Type": "application/json"}
-    await caller.send(path, content=one, headers=headers)
-    answer = await caller.send(path, content=other, headers=headers)
+    await somewhere.send(path, content=one, headers=headers)
+    answer = await somewhere.send(path, content=other, headers=headers)
     assert replayed(answer) if same else slug(answer) == "payload-mismatch"
 
 
-async def test_case_15_long_json_is_compared_by_its_meaning_too(caller: Caller) -> None:
+async def test_case_15_long_json_is_compared_by_its_meaning_too(somewhere: Caller) -> None:
     document = {f"item {number}": number for number in range(5_000)}
-    assert (await caller.send("/json", json=document)).status_code == 201
-    again = await caller.send("/json", json=dict(reversed(document.items())))
-    assert (replayed(again), caller.runs) == (True, 1)
+    assert (await somewhere.send("/json", json=document)).status_code == 201
+    again = await somewhere.send("/json", json=dict(reversed(document.items())))
+    assert (replayed(again), somewhere.runs) == (True, 1)
