@@ -80,8 +80,8 @@ ASYNCIO_HOSTS = {"asyncio": under_asyncio, "uvloop": under_uvloop}
 ELSEWHERE = {name: host for name, host in HOSTS.items() if name != "trio"}
 
 
-def a_manager(**settings: Any) -> BackgroundOperationsManager:
-    return BackgroundOperationsManager(MemoryStorage(), **settings)
+def a_manager(storage: MemoryStorage | None = None, **settings: Any) -> BackgroundOperationsManager:
+    return BackgroundOperationsManager(storage or MemoryStorage(), **settings)
 
 
 def run_asyncio(main: Callable[[], Awaitable[T]]) -> T:

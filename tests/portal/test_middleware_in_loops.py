@@ -13,7 +13,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from dotmac.tasks import BackgroundOperationsMiddleware, start_saga_for_request
+from dotmac.tasks import (
+    BackgroundOperationsMiddleware,
+    IdempotencyOptions,
+    MemoryStorage,
+    StorageUnavailable,
+    start_saga_for_request,
+)
 from portal.hosts import ASYNCIO_HOSTS, Host
 from portal.test_facade_anywhere import STEPS, a_full_manager
 
@@ -59,3 +65,49 @@ def test_requests_with_one_key_are_carried_out_once(host: Host[Any]) -> None:
             assert not manager._hosted()._runtime.claims._held
 
     host(a_full_manager(), program)
+
+
+@in_asyncio
+def test_a_handler_whose_claim_cannot_be_kept_is_cancelled(host: Host[Any]) -> None:
+    ends: list[str] = []
+    begun = asyncio.Event()
+
+    async def slow(request: Request) -> Response:
+        begun.set()
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+        return Response()
+
+    async def program(manager: Any) -> None:
+        app = BackgroundOperationsMiddleware(
+            Starlette(routes=[Route("/slow", slow, methods=["POST"])]), manager, options=IdempotencyOptions(lease=1.5)
+        )
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
+
+            async def send() -> httpx.Response:
+                return await client.post("/slow", headers={"Idempotency-Key": "k", "X-Tenant-ID": "t"})
+
+            first = asyncio.create_task(send())
+            await begun.wait()
+            manager.storage.away = True
+            with anyio.fail_after(20):
+                lost = await first
+            assert (lost.status_code, lost.json()["type"]) == (409, "urn:dotmac-tasks:problem:claim-lost")
+            manager.storage.away = False
+            assert ends == ["cancelled"]
+
+    host(a_full_manager(storage=Away()), program)
+
+
+class Away(MemoryStorage):
+    """Can be made unable to renew claims."""
+
+    away = False
+
+    async def renew_claim(self, key: str, token: str, lease: float) -> float:
+        if self.away:
+            raise StorageUnavailable("the storage is away")
+        return await super().renew_claim(key, token, lease)

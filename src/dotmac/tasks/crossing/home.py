@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from threading import get_ident
 from typing import Any, TypeVar
 
 import outcome
+import sniffio
 import trio
 from trio.lowlevel import in_trio_task
 
@@ -120,7 +123,7 @@ class Home:
         if bag is None:
             for old in [old for old in tuple(self._loops) if old.is_closed()]:
                 self._loops.pop(old, None)
-            bag = self._loops.setdefault(loop, Mailbag(loop.call_soon_threadsafe))
+            bag = self._loops.setdefault(loop, Mailbag(_waker(loop)))
         return bag
 
     async def run(self, function: Callable[[], Awaitable[T]], undo: Undo[T] | None = None) -> T:
@@ -165,6 +168,17 @@ class Home:
             self._token.run_sync_soon(deliver)
         elif self._closed:
             raise trio.RunFinishedError  # it ended before it was opened
+
+
+def _waker(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], object]:
+    """Has a loop call something soon, in a context in which anyio and its like know which loop that is.
+
+    They look for the task that runs, and in a plain callback there is none: a claim's holder that sets the deadline of
+    its cancel scope there could not ask for the time.
+    """
+    context = copy_context()
+    context.run(sniffio.current_async_library_cvar.set, "asyncio")
+    return partial(loop.call_soon_threadsafe, context=context)
 
 
 def settled(result: outcome.Outcome[T] | None, cancelled: BaseException | None) -> T:
