@@ -42,7 +42,7 @@ async def test_follows_an_ordered_failover_under_load(watched: Sentinels, host: 
         storm.over = True
         with trio.fail_after(60):  # until it is told, the old master takes writes, and forgets them
             while second.cli("GET", f"after-{host}") != "1":
-                await client.execute("SET", f"after-{host}", 1)
+                await client.execute("SET", f"after-{host}", 1, repeatable=True)
         with trio.fail_after(60):
             await watch.wait()
     await trio.to_thread.run_sync(watched.wait_ready)
