@@ -30,7 +30,7 @@ lint: $(READY)  ## ruff, mypy --strict, import-linter
 	$(BIN)/lint-imports
 
 test: lint  ## lint, then all tests with coverage
-	$(BIN)/python -m pytest -m "not slow" --cov=dotmac.tasks --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov=dotmac.tasks --cov-report=term
 	@$(BIN)/coverage report --include='$(KERNEL)' --fail-under=100 > .coverage-kernel || { cat .coverage-kernel; exit 1; }
 
 chaos: $(READY)  ## kill, freeze and cut off everything for MINUTES (3), then check every promise

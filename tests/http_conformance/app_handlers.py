@@ -264,6 +264,7 @@ def register_operations(manager: BackgroundOperationsManager) -> None:
         return {"noted": note(parameters["effect"], parameters["what"])}
 
     async def do_wait(parameters: dict[str, Any]) -> None:
+        note(parameters["effect"], "waits")
         await gate(parameters["effect"])
 
     manager.register_operation_handler("note", do_note)
