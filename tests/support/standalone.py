@@ -264,7 +264,9 @@ def standalone(
     Args:
         configuration: More lines of the configuration file, such as ``"maxmemory 10mb"``.
         binary: Another server than the one that the embedded storage would use.
-        aof: Whether acknowledged data survives `kill` (append-only file, ``appendfsync everysec``).
+        aof: Whether acknowledged data survives `kill`: an append-only file with ``appendfsync always``, unless
+            `configuration` says otherwise. With ``everysec`` a server may put off even the write, while the disk is
+            busy, and so lose by a SIGKILL what it has acknowledged.
         password: Of the default user.
         acl: Lines of an ACL file, such as ``"user app on >secret ~* +@all"``. Set `username` and `password` of the
             server yielded to have `cli` and `url` log in as one of them; `password` is then no setting of its own.
@@ -275,7 +277,7 @@ def standalone(
         server = Server(binary=binary or find_server_binary(), folder=folder, port=0, configuration=configuration)
         server.password = password
         if aof:
-            server.configuration.append("appendonly yes")
+            server.configuration = ["appendfsync always", *server.configuration, "appendonly yes"]
         if acl:
             (folder / "users.acl").write_text("".join(f"{line}\n" for line in acl))
             server.configuration.append(f"aclfile {folder / 'users.acl'}")
