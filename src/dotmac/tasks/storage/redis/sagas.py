@@ -57,6 +57,8 @@ class RedisSagas(RedisCore):
             args += [key.key, key.fingerprint, optional(new.claim_token), micros(key.ttl)]
             args += [optional(key.user_id), key.operation_type]
         reply = await self.client.run(_CREATE, keys, args)
+        if isinstance(reply, int):
+            return Creation(True, _head_of(new, reply / MICROSECONDS))
         if reply[0] == b"exists":
             raise SagaStateError(f"a saga {new.saga_id} exists")
         if reply[0] == b"created":
@@ -208,6 +210,26 @@ class RedisSagas(RedisCore):
             micros(completion.ttl),
             self.layout.channel(record_topic(completion.key)),
         ]
+
+
+def _head_of(new: NewSaga, at: float) -> SagaMeta:
+    """The head of a saga that was created this moment."""
+    owned = new.owner is not None
+    return SagaMeta(
+        saga_id=new.saga_id,
+        tenant_id=new.tenant_id,
+        workflow_type=new.workflow_type,
+        status=new.status,
+        created_at=at,
+        updated_at=at,
+        owner=new.owner,
+        epoch=1 if owned else 0,
+        cursor=new.cursor,
+        size=new.size,
+        priority=new.priority,
+        due_at=None if owned or new.due_at is None else micros(new.due_at) / MICROSECONDS,
+        idempotency_key=None if new.key is None else new.key.key,
+    )
 
 
 def _refusal(saga_id: str, reply: list[bytes]) -> SagaNotFound | OwnershipLost | JournalConflict:
