@@ -18,7 +18,7 @@ from .environment import SagaEnvironment
 from .live import LiveSagas
 from .liveness import Liveness
 
-_BATCH, _LARGEST_BATCH = 100, 800  # sagas: doubled while there are more
+_BATCH, _DOUBLINGS, _PATIENCE = 100, 3, 3  # sagas; doubled after so many full ones, when everybody has noticed
 _AT_ONCE = 32
 _POLLS_PER_SWEEP = 10  # while nothing is announced; what can be due is known from the last sweep
 _log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Recovery:
         self._paused = False
         self._hurried = False
         self._rest = trio.CancelScope()
-        self._batch = _BATCH
+        self._full_batches = 0
         self.liveness = Liveness(environment.storage, self.hurry)
 
     def pause(self) -> None:
@@ -93,7 +93,7 @@ class Recovery:
         """
         self._hurried = False
         await self._adopt_strays()
-        most = self._batch
+        most = _BATCH << min(max(self._full_batches - _PATIENCE, 0), _DOUBLINGS)
         found = await self._storage.due_sagas(most, max_age=max_age)
         due, workers, now = (
             len(found),
@@ -110,9 +110,9 @@ class Recovery:
         found.sort(key=lambda saga: -saga.priority)
         await self._adopt_all(found)
         if len(found) < most:
-            self._batch = _BATCH
+            self._full_batches = 0
             return self._pause()
-        self._batch = min(2 * most, _LARGEST_BATCH)
+        self._full_batches += 1
         # There is more. What a lost worker left is shared with the others: they need a moment to notice it.
         return self._pause() / 2 if len(found) > due and len(alive) > 1 else 0.0
 
