@@ -8,7 +8,7 @@ KERNEL := */saga/*,*/tasks/retry.py,*/tasks/jsonvalue.py,*/tasks/idempotency.py,
 KERNEL := $(KERNEL),*/http/canonical.py,*/http/fingerprint.py,*/http/keys.py,*/http/multipart.py,*/http/replay.py,*/http/scope.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint chaos bench clean venv
+.PHONY: help demo test lint chaos bench bench-quick clean venv
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -36,8 +36,11 @@ test: lint  ## lint, then all tests with coverage
 chaos: $(READY)  ## kill, freeze and cut off everything for MINUTES (3), then check every promise
 	CHAOS_MINUTES=$(or $(MINUTES),3) $(BIN)/python -m pytest -s tests/chaos/test_chaos.py
 
-bench: $(READY)  ## print the figures
-	$(BIN)/python benchmarks/saga_memory.py
+bench: $(READY)  ## print the figures, in one table
+	$(BIN)/python benchmarks/table.py
+
+bench-quick: $(READY)  ## check ratios that must not get worse
+	$(BIN)/python benchmarks/table.py quick
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage-kernel htmlcov build dist

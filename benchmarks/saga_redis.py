@@ -1,9 +1,10 @@
-"""What a saga costs on a real server: three steps each, journaled before each effect, beside the bare idea.
+"""What a saga costs on a real server: three steps each, journaled before each effect, beside two limits.
 
-Prints, for each durability, sagas per second with 1 and with 100 in flight and how long one saga takes (p50, p99);
-beside it the *skeleton*: as many commits of four writes over the same gateway and nothing else, so what is lost
-against it is the price of the saga engine. Both run in turn, several rounds, best round printed. At the end, the
-memory that a finished saga takes in the server.
+Prints, for each durability, sagas per second with 1 and with 100 in flight, how long one saga takes (p50, p99), and
+what part that is of the *skeleton* (`skeleton.py`: the commits of a saga and nothing else, on redis-py's connection).
+Beside them the *gateway*: the same commits over the package's own connection, so what can be had of it at most. All
+run in turn, several rounds; the best round of each counts, since what disturbs one only makes it slower. At the end,
+the memory that a finished saga takes in the server.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -24,8 +26,12 @@ from dotmac.tasks.storage.redis.gateway import RedisClient, open_client
 from dotmac.tasks.storage.redis.options import RedisOptions
 from dotmac.tasks.storage.redis.script import Script
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the servers of the tests
-from support.servers import standalone
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the skeleton next to this, and the servers of the tests
+
+from benchmarks.skeleton import sagas_per_second  # noqa: E402
+
+from support.servers import Server, standalone  # noqa: E402
 
 ROUNDS = 3
 SAGAS = {1: 300, 100: 3_000}
@@ -52,9 +58,9 @@ EVENT = b'[{"e":"attempt_succeeded","step":1,"attempt":1,"result":{"done":true}}
 Row = tuple[float, float, float]
 
 
-async def measured(lanes: int, one: Callable[[], Awaitable[None]]) -> Row:
+async def measured(lanes: int, one: Callable[[], Awaitable[None]], count: int) -> Row:
     """Sagas per second, and milliseconds of one saga at p50 and p99."""
-    count, took = SAGAS[lanes], list[float]()
+    took = list[float]()
 
     async def lane() -> None:
         for _ in range(count // lanes):
@@ -70,7 +76,7 @@ async def measured(lanes: int, one: Callable[[], Awaitable[None]]) -> Row:
     return len(took) / (time.perf_counter() - begin), 1000 * cuts[49], 1000 * cuts[98]
 
 
-async def engine(url: str, durability: str, lanes: int) -> Row:
+async def engine(url: str, durability: str, lanes: int, count: int = 0) -> Row:
     manager = BackgroundOperationsManager(
         RedisStorage(url, prefix=f"bench-{uuid4().hex[:6]}", durability=durability, socket_timeout=30.0)
     )
@@ -85,12 +91,12 @@ async def engine(url: str, durability: str, lanes: int) -> Row:
     manager.register_operation_handler("work", work)
     async with manager:
         await one()
-        return await measured(lanes, one)
+        return await measured(lanes, one, count or SAGAS[lanes])
 
 
-async def skeleton(url: str, lanes: int) -> Row:
+async def gateway(url: str, lanes: int) -> Row:
     async with open_client(RedisOptions.from_url(url, socket_timeout=30.0)) as client:
-        return await measured(lanes, lambda: commits(client))
+        return await measured(lanes, lambda: commits(client), SAGAS[lanes])
 
 
 async def commits(client: RedisClient) -> None:
@@ -109,25 +115,62 @@ async def bytes_per_saga(url: str, count: int = 2_000) -> float:
 
         await client.execute("FLUSHALL")
         before = await used()
-        SAGAS[100] = count
-        await engine(url, "server", 100)
+        await engine(url, "server", 100, count)
         return (await used() - before) / count
+
+
+@dataclass(frozen=True)
+class Result:
+    """One setting, measured: rows of the engine and of the gateway, and sagas per second of the skeleton."""
+
+    title: str
+    lanes: int
+    engine: Row
+    gateway: Row
+    skeleton: float
+
+    @property
+    def share(self) -> float:
+        """What part of the skeleton's rate the engine reaches."""
+        return self.engine[0] / self.skeleton
+
+
+def compared(server: Server, title: str, durability: str, lanes: int, rounds: int = ROUNDS) -> Result:
+    """Run all three in turn, and give the best of each."""
+    rows = [
+        (
+            trio.run(engine, server.url, durability, lanes),
+            trio.run(gateway, server.url, lanes),
+            trio.run(sagas_per_second, server.url, lanes, SAGAS[lanes]),
+        )
+        for _ in range(rounds)
+    ]
+    engines, gateways, skeletons = zip(*rows, strict=True)
+    return Result(title, lanes, max(engines), max(gateways), max(skeletons))
+
+
+def results() -> Iterator[Result]:
+    """Every durability, alone and many at a time."""
+    for title, line, durability in SETTINGS:
+        with standalone(line, aof=True) as server:
+            for lanes in SAGAS:
+                yield compared(server, title, durability, lanes)
+
+
+def memory() -> float:
+    """Bytes in the server that a finished saga takes."""
+    with standalone(aof=True) as server:
+        return trio.run(bytes_per_saga, server.url)
 
 
 def main() -> None:
     print(f"{'durability':22}{'in flight':>10}{'':12}{'sagas/s':>9}{'p50 ms':>9}{'p99 ms':>9}{'of skeleton':>13}")
-    for title, line, durability in SETTINGS:
-        with standalone(line, aof=True) as server:
-            for lanes in SAGAS:
-                rounds = [
-                    (trio.run(engine, server.url, durability, lanes), trio.run(skeleton, server.url, lanes))
-                    for _ in range(ROUNDS)
-                ]
-                ours, bare = (max(column) for column in zip(*rounds, strict=True))
-                for name, row, share in (("engine", ours, f"{ours[0] / bare[0]:.0%}"), ("skeleton", bare, "")):
-                    print(f"{title:22}{lanes:10}  {name:10}{row[0]:9,.0f}{row[1]:9.2f}{row[2]:9.2f}{share:>13}")
-    with standalone(aof=True) as server:
-        print(f"memory of a finished saga of three steps: {trio.run(bytes_per_saga, server.url):,.0f} bytes")
+    for result in results():
+        for name, (rate, p50, p99) in (("engine", result.engine), ("gateway", result.gateway)):
+            share = f"{rate / result.skeleton:.0%}"
+            print(f"{result.title:22}{result.lanes:10}  {name:10}{rate:9,.0f}{p50:9.2f}{p99:9.2f}{share:>13}")
+        print(f"{result.title:22}{result.lanes:10}  {'skeleton':10}{result.skeleton:9,.0f}")
+    print(f"memory of a finished saga of three steps: {memory():,.0f} bytes")
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ async def test_a_saga_that_was_only_created_is_nobody_s_to_take_over(
 async def test_the_most_urgent_sagas_are_taken_over_first(
     autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
 ) -> None:
-    lanes = 16  # that many are adopted at once, and some more have yet to reach their handler
+    lanes = 32  # that many are adopted at once, and some more have yet to reach their handler
     names = [str(number) for number in range(150)]
     ledger.hold = {name: trio.Event() for name in names}
     async with Node(shared, ledger.register) as first:

@@ -73,15 +73,17 @@ def _scalar_problem(value: Any) -> str | None:
 
 def _check_object(value: dict[Any, Any], path: str, depth: int) -> None:
     for key, item in value.items():
-        if type(key) is not str or not _is_text(key):
+        if type(key) is not str or not (key.isascii() or _is_text(key)):
             raise InvalidInput(path, f"the key {key!r:.80} is not a string of characters")
+        # What most items are can be told without a call, and without making their path.
+        kind = type(item)
+        if kind is bool or item is None or (kind is str and item.isascii()):
+            continue
         _check(item, f"{path}.{key}", depth + 1)
 
 
 def _is_text(value: str) -> bool:
     """Whether UTF-8 can carry it: half a surrogate pair, as from `os.fsdecode`, it cannot."""
-    if value.isascii():
-        return True
     try:
         value.encode()
     except UnicodeEncodeError:

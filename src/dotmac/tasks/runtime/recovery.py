@@ -18,8 +18,8 @@ from .environment import SagaEnvironment
 from .live import LiveSagas
 from .liveness import Liveness
 
-_BATCH = 100
-_AT_ONCE = 16
+_BATCH, _DOUBLINGS, _PATIENCE = 100, 3, 3  # sagas; doubled after so many full ones, when everybody has noticed
+_AT_ONCE = 32
 _POLLS_PER_SWEEP = 10  # while nothing is announced; what can be due is known from the last sweep
 _log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Recovery:
         self._paused = False
         self._hurried = False
         self._rest = trio.CancelScope()
+        self._full_batches = 0
         self.liveness = Liveness(environment.storage, self.hurry)
 
     def pause(self) -> None:
@@ -92,7 +93,8 @@ class Recovery:
         """
         self._hurried = False
         await self._adopt_strays()
-        found = await self._storage.due_sagas(_BATCH, max_age=max_age)
+        most = _BATCH << min(max(self._full_batches - _PATIENCE, 0), _DOUBLINGS)
+        found = await self._storage.due_sagas(most, max_age=max_age)
         due, workers, now = (
             len(found),
             await self._storage.list_workers(max_age=self._sweep_interval),
@@ -101,14 +103,16 @@ class Recovery:
         alive = [worker for worker in workers if worker.lease_until > now]
         self.liveness.heed(alive)
         for worker in workers:
-            if worker.lease_until <= now and len(found) < _BATCH:
-                found += await self._storage.orphaned_sagas(worker.worker_id, _BATCH - len(found))
+            if worker.lease_until <= now and len(found) < most:
+                found += await self._storage.orphaned_sagas(worker.worker_id, most - len(found))
         # Python's sort is stable: shuffling first leaves the order within one priority random.
         random.shuffle(found)
         found.sort(key=lambda saga: -saga.priority)
         await self._adopt_all(found)
-        if len(found) < _BATCH:
+        if len(found) < most:
+            self._full_batches = 0
             return self._pause()
+        self._full_batches += 1
         # There is more. What a lost worker left is shared with the others: they need a moment to notice it.
         return self._pause() / 2 if len(found) > due and len(alive) > 1 else 0.0
 

@@ -42,10 +42,20 @@ def tell_event(definition: SagaDefinition, event: Event, seconds: float) -> None
             pass
 
 
-def tell_storage(verb: str, seconds: float, failure: BaseException | None) -> None:
-    """Call the hooks for one call of the storage, whichever tenant it was for. Fits `StorageProtocol.observer`."""
-    if wanted("storage_operation"):
+class _StorageTeller:
+    """Calls the hooks for each call of the storage, whichever tenant it was for; false while nobody listens."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return wanted("storage_operation")
+
+    def __call__(self, verb: str, seconds: float, failure: BaseException | None) -> None:
         emit("storage_operation", verb, "", seconds=seconds, error=None if failure is None else repr(failure))
+
+
+tell_storage = _StorageTeller()
+"""Fits `StorageProtocol.observer`."""
 
 
 def tell_created(definition: SagaDefinition) -> None:

@@ -84,6 +84,7 @@ def parse_steps(steps: Any, known: KnownHandlers) -> tuple[StepDefinition, ...]:
         raise InvalidInput("steps", f"must hold 1 to {MAX_STEPS} steps, not {len(steps)}")
     parsed: list[StepDefinition] = []
     names: set[str] = set()
+    after_pivot = False
     for index, step in enumerate(steps):
         field = f"steps[{index}]"
         definition = _parse_step(step, field)
@@ -91,7 +92,8 @@ def parse_steps(steps: Any, known: KnownHandlers) -> tuple[StepDefinition, ...]:
             raise InvalidInput(f"{field}.name", f"the name {definition.name!r} is used by an earlier step")
         _check_handlers(definition, field, known)
         _check_references(definition, field, names)
-        _check_order(definition, field, parsed)
+        _check_order(definition, field, after_pivot=after_pivot)
+        after_pivot = after_pivot or definition.kind is StepKind.PIVOT
         if definition.lock is not None:
             check_lock(f"{field}.lock", definition.lock, definition.parameters)
         names.add(definition.name)
@@ -221,8 +223,7 @@ def _check_references(step: StepDefinition, field: str, earlier: set[str]) -> No
             raise InvalidInput(path, f"the $ref {reference.text!r} names neither this step nor an earlier one")
 
 
-def _check_order(step: StepDefinition, field: str, earlier: list[StepDefinition]) -> None:
-    after_pivot = any(other.kind is StepKind.PIVOT for other in earlier)
+def _check_order(step: StepDefinition, field: str, *, after_pivot: bool) -> None:
     if after_pivot and step.kind is not StepKind.RETRIABLE:
         raise InvalidInput(f"{field}.kind", "only retriable steps may follow the pivot")
     if not after_pivot and step.kind is StepKind.RETRIABLE:

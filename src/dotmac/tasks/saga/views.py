@@ -61,8 +61,8 @@ def workflow_view(
 
 def outcome_view(state: SagaState) -> SagaOutcome:
     """How the saga ended, for a state with a final status."""
-    pairs = zip(state.definition.steps, state.steps, strict=True)
-    stands = [(d.name, s) for d, s in pairs if _step_status(s) is OperationStatus.COMPLETED]
+    done, pairs = TrackStatus.DONE, zip(state.definition.steps, state.steps, strict=True)
+    stands = [(d.name, s) for d, s in pairs if s.forward.status is done and s.undo.status is not done]
     return SagaOutcome(
         saga_id=state.definition.saga_id,
         status=state.status,

@@ -7,17 +7,49 @@ millisecond have no order among them.
 from __future__ import annotations
 
 import os
+import random
 import zlib
 
 from ..errors import SagaNotFound
 
 _RANDOM_BYTES = 8
+_AT_ONCE = 512
 _CLOCKS_APART = 60.0
+
+
+class _Randomness:
+    """Random bytes of the system, which nobody can guess, asked for in larger pieces: each question costs the same."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget what is left."""
+        self._rest: list[str] = []
+
+    def take(self) -> str:
+        """So many bytes as an id has, in hexadecimal, never given out before."""
+        try:
+            return self._rest.pop()
+        except IndexError:
+            size = 2 * _RANDOM_BYTES
+            text = os.urandom(_AT_ONCE * _RANDOM_BYTES).hex()
+            *self._rest, last = (text[start : start + size] for start in range(0, len(text), size))
+            return last
+
+
+_randomness = _Randomness()
+os.register_at_fork(after_in_child=_randomness.renew)  # or the child would make its parent's ids
 
 
 def make_saga_id(now: float, partition: int) -> str:
     """A fresh id for a saga created at `now` (Unix seconds) in this partition."""
-    return f"{int(now * 1000):011x}-{os.urandom(_RANDOM_BYTES).hex()}-{partition:02x}"
+    return f"{int(now * 1000):011x}-{_randomness.take()}-{partition:02x}"
+
+
+def any_partition(partitions: int) -> int:
+    """One of so many, drawn evenly."""
+    return random.randrange(partitions)  # noqa: S311 - spreads load, guards nothing
 
 
 def ids_made(after: float | None, before: float | None) -> tuple[str, str | None]:

@@ -40,7 +40,7 @@ from .records import (
 from .seed_protocol import SeedStore
 
 Observer = Callable[[str, float, BaseException | None], None]
-"""Called after each verb with its name, its duration in seconds, and what it raised, if it did."""
+"""Called after each verb, unless it is false, with the verb's name, its seconds, and what it raised, if it did."""
 
 
 class RecordStore(Protocol):

@@ -34,12 +34,12 @@ class MemoryCore:
     def now(self) -> float:
         """Unix seconds that advance with trio's clock, and never go back from one trio run to the next."""
         run, base = self._anchor
-        current = trio.lowlevel.current_trio_token()
+        current, elapsed = trio.lowlevel.current_trio_token(), trio.current_time()
         if run is not current:
-            base = max(time.time(), self._latest) - trio.current_time()
+            base = max(time.time(), self._latest) - elapsed
             self._anchor = (current, base)
-        self._latest = base + trio.current_time()
-        return self._latest
+        self._latest = latest = base + elapsed
+        return latest
 
     @asynccontextmanager
     async def watch(self, topic: str) -> AsyncIterator[_Watch]:
@@ -83,7 +83,7 @@ def verb(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], 
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
-        if self.observer is None:
+        if not self.observer:
             return method(self, *args, **kwargs)
         start = time.perf_counter()
         failure: BaseException | None = None

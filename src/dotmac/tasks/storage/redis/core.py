@@ -71,10 +71,7 @@ def verb(
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
     """Tell the observer of each call, if there is one."""
 
-    @functools.wraps(method)
-    async def call(self: S, *args: P.args, **kwargs: P.kwargs) -> R:
-        if self.observer is None:
-            return await method(self, *args, **kwargs)
+    async def observed(observer: Observer, self: S, *args: P.args, **kwargs: P.kwargs) -> R:
         start = time.perf_counter()
         failure: BaseException | None = None
         try:
@@ -83,7 +80,13 @@ def verb(
             failure = error
             raise
         finally:
-            self.observer(method.__name__, time.perf_counter() - start, failure)
+            observer(method.__name__, time.perf_counter() - start, failure)
+
+    @functools.wraps(method)
+    def call(self: S, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        if self.observer:  # not a coroutine round each call: it would be resumed with each reply
+            return observed(self.observer, self, *args, **kwargs)
+        return method(self, *args, **kwargs)
 
     return cast("Callable[Concatenate[S, P], Coroutine[Any, Any, R]]", call)
 

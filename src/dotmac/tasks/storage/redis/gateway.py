@@ -82,7 +82,7 @@ class RedisClient:
             return await self._insist(call, link, reply)
         return reply
 
-    async def run(
+    async def run(  # noqa: PLR0913 - how to send it, all by keyword
         self,
         script: Script,
         keys: Sequence[bytes | str] = (),
@@ -91,6 +91,7 @@ class RedisClient:
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         repeatable: bool = True,
         durable: bool = True,
+        slot: int | None = None,
     ) -> Any:
         """Runs a script on the node that has its keys; loads it there first where it is missing.
 
@@ -101,11 +102,13 @@ class RedisClient:
             timeout: Seconds until it raises.
             repeatable: Whether it may run twice without harm.
             durable: Whether it writes, so that its reply counts only when the options' barrier holds.
+            slot: The hash slot of its keys, where the caller made them and knows it.
 
         Raises:
             InvalidInput: The keys lie in different slots, or an argument is not bytes, text or a number.
         """
-        slot = common_slot(keys)
+        if slot is None:
+            slot = common_slot(keys)
         packed = pack_arguments((b"EVALSHA", script.sha, len(keys), *keys, *args))
         call = Call(packed, script.name, slot, self._timeout if timeout is None else timeout, repeatable)
         call.loader = script.loader

@@ -13,6 +13,8 @@ All keys of a partition share a hash tag, so every script finds its keys on one 
 
 from __future__ import annotations
 
+from redis.crc import key_slot
+
 from dotmac.tasks.errors import InvalidInput
 
 from ..ids import partition_of_key, partition_of_saga
@@ -22,12 +24,13 @@ SEPARATOR = b"\0"
 
 
 class Partition:
-    """The keys of one partition."""
+    """The keys of one partition, and the hash slot that all of them are in."""
 
-    __slots__ = ("_tag", "due", "expiry", "held", "index", "owned")
+    __slots__ = ("_tag", "due", "expiry", "held", "index", "owned", "slot")
 
     def __init__(self, prefix: str, number: int) -> None:
         self._tag = f"{{{prefix}:p{number:02x}}}:".encode()
+        self.slot: int = key_slot(self._tag)
         self.due = self._tag + b"due"
         self.owned = self._tag + b"own"
         self.index = self._tag + b"idx"

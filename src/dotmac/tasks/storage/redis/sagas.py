@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from uuid import uuid4
 
 from dotmac.tasks.errors import JournalConflict, OwnershipLost, SagaNotFound, SagaStateError
 
 from ...saga.events import SagaAdopted, encode_events
-from ..ids import make_saga_id, partition_of_key
+from ..ids import any_partition, make_saga_id, partition_of_key
 from ..key_records import Completion
 from ..protocol import DUE_TOPIC, record_topic, saga_topic, worker_topic
 from ..records import Adoption, Append, Appended, Creation, NewSaga, SagaMeta, SagaRecord
@@ -29,7 +28,7 @@ class RedisSagas(RedisCore):
     def new_saga_id(self, key: str | None = None) -> str:
         """See `SagaStore`."""
         count = len(self.layout.partitions)
-        return make_saga_id(self.now(), secrets.randbelow(count) if key is None else partition_of_key(key, count))
+        return make_saga_id(self.now(), any_partition(count) if key is None else partition_of_key(key, count))
 
     @verb
     async def create_saga(self, new: NewSaga) -> Creation:
@@ -56,7 +55,9 @@ class RedisSagas(RedisCore):
             keys.append(partition.record(key.key))
             args += [key.key, key.fingerprint, optional(new.claim_token), micros(key.ttl)]
             args += [optional(key.user_id), key.operation_type]
-        reply = await self.client.run(_CREATE, keys, args)
+        reply = await self.client.run(_CREATE, keys, args, slot=partition.slot)
+        if isinstance(reply, int):
+            return Creation(True, _head_of(new, reply / MICROSECONDS))
         if reply[0] == b"exists":
             raise SagaStateError(f"a saga {new.saga_id} exists")
         if reply[0] == b"created":
@@ -95,7 +96,7 @@ class RedisSagas(RedisCore):
         if final and entry.completion is not None:
             keys.append(partition.record(entry.completion.key))
             args += self._completion(entry.completion)
-        reply = await self.client.run(_APPEND, keys, args)
+        reply = await self.client.run(_APPEND, keys, args, slot=partition.slot)
         if isinstance(reply, int):
             return Appended(reply / MICROSECONDS, None)
         if not isinstance(reply[0], int):
@@ -120,6 +121,7 @@ class RedisSagas(RedisCore):
                 partition.notes(saga_id),
             ],
             [saga_id, adoption.worker, epoch, adoption.entry_id, encode_events([event])],
+            slot=partition.slot,
         )
         if reply[0] != b"ok":
             raise _refusal(adoption.saga_id, reply)
@@ -208,6 +210,26 @@ class RedisSagas(RedisCore):
             micros(completion.ttl),
             self.layout.channel(record_topic(completion.key)),
         ]
+
+
+def _head_of(new: NewSaga, at: float) -> SagaMeta:
+    """The head of a saga that was created this moment."""
+    owned = new.owner is not None
+    return SagaMeta(
+        saga_id=new.saga_id,
+        tenant_id=new.tenant_id,
+        workflow_type=new.workflow_type,
+        status=new.status,
+        created_at=at,
+        updated_at=at,
+        owner=new.owner,
+        epoch=1 if owned else 0,
+        cursor=new.cursor,
+        size=new.size,
+        priority=new.priority,
+        due_at=None if owned or new.due_at is None else micros(new.due_at) / MICROSECONDS,
+        idempotency_key=None if new.key is None else new.key.key,
+    )
 
 
 def _refusal(saga_id: str, reply: list[bytes]) -> SagaNotFound | OwnershipLost | JournalConflict:

@@ -30,7 +30,11 @@ if s[3] ~= ARGV[5] then
 end
 if ARGV[8] ~= 'keep' then
   redis.call('ZREM', KEYS[3], s[4] .. '\0' .. s[6] .. '\0' .. ARGV[7])
-  redis.call('HDEL', KEYS[1], 'o')
+  if ARGV[8] == 'final' and s[5] then
+    redis.call('HDEL', KEYS[1], 'o', 'x', 'xe')
+  else
+    redis.call('HDEL', KEYS[1], 'o')
+  end
   local due = ARGV[8] == 'release' and ARGV[9] or ''
   -- The owner may give the saga up without having seen a request that came under its ownership.
   if ARGV[8] == 'release' and s[7] == s[1] then due = at end
@@ -43,7 +47,6 @@ if ARGV[8] ~= 'keep' then
 end
 if s[3] == 'failed' then redis.call('ZREM', KEYS[6], ARGV[7]) end
 if ARGV[8] == 'final' then
-  redis.call('HDEL', KEYS[1], 'x', 'xe')
   if ARGV[11] ~= '' then redis.call('ZADD', KEYS[6], now + ARGV[11], ARGV[7]) end
   if KEYS[7] and redis.call('HGET', KEYS[7], 'sid') == ARGV[7] then
     redis.call('HSET', KEYS[7], 'st', ARGV[13], 'lu', '0', 'ex', string.format('%.0f', now + ARGV[16]))

@@ -3,7 +3,7 @@
 -- ARGV: 1 saga id  2 entry id  3 events  4 tenant  5 type  6 status  7 size  8 cursor  9 priority (as sorted)
 --       10 owner or ''  11 due at or ''  12 due channel  13 priority
 --       with a record: 14 record key  15 fingerprint  16 claim token or ''  17 ttl  18 user or ''  19 operation
--- Returns: {'created', saga...} | {'exists'} | {'record', saga id or '', record...}
+-- Returns: at (integer) | {'created', saga...} if it was sent before | {'exists'} | {'record', saga id or '', record...}
 -- Times are microseconds of this server.
 local head = redis.call('LINDEX', KEYS[2], 0)
 if head then
@@ -36,11 +36,13 @@ end
 local epoch = '0'
 if ARGV[10] ~= '' then
   epoch = '1'
-  redis.call('HSET', KEYS[1], 'o', ARGV[10])
+  redis.call('HSET', KEYS[1], 't', ARGV[4], 'y', ARGV[5], 'st', ARGV[6], 'ca', at, 'ua', at, 'e', epoch, 'n', '1',
+    'c', ARGV[8], 'z', ARGV[7], 'p', ARGV[13], 'pk', ARGV[9], 'o', ARGV[10])
   redis.call('ZADD', KEYS[3], 0, ARGV[10] .. '\0' .. ARGV[9] .. '\0' .. ARGV[1])
+else
+  redis.call('HSET', KEYS[1], 't', ARGV[4], 'y', ARGV[5], 'st', ARGV[6], 'ca', at, 'ua', at, 'e', epoch, 'n', '1',
+    'c', ARGV[8], 'z', ARGV[7], 'p', ARGV[13], 'pk', ARGV[9])
 end
-redis.call('HSET', KEYS[1], 't', ARGV[4], 'y', ARGV[5], 'st', ARGV[6], 'ca', at, 'ua', at, 'e', epoch, 'n', '1',
-  'c', ARGV[8], 'z', ARGV[7], 'p', ARGV[13], 'pk', ARGV[9])
 redis.call('RPUSH', KEYS[2], at .. ' ' .. epoch .. ' ' .. ARGV[2] .. ' ' .. ARGV[3])
 redis.call('ZADD', KEYS[5], 0, 'a\0' .. ARGV[1], 0, 't\0' .. ARGV[4] .. '\0' .. ARGV[1],
   0, 'y\0' .. ARGV[5] .. '\0' .. ARGV[1], 0, 's\0' .. ARGV[6] .. '\0' .. ARGV[1])
@@ -50,4 +52,4 @@ if ARGV[11] ~= '' and ARGV[10] == '' then
   -- ANNOUNCED_AHEAD
   if tonumber(ARGV[11]) <= now + 10000000 then redis.call('PUBLISH', ARGV[12], '') end
 end
-return {'created', redis.call('HGETALL', KEYS[1])}
+return now
