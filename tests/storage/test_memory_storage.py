@@ -79,7 +79,7 @@ async def _furnished(storage: MemoryStorage) -> None:
 
 
 def _contents(storage: MemoryStorage) -> dict[str, Any]:
-    besides = ("observer", "_watches", "_anchor", "_latest", "_verbs")
+    besides = ("observer", "_watches", "_clock", "_base", "_latest", "_verbs")
     return {name: copy.deepcopy(value) for name, value in vars(storage).items() if name not in besides}
 
 

@@ -77,7 +77,10 @@ def _check_object(value: dict[Any, Any], path: str, depth: int) -> None:
             raise InvalidInput(path, f"the key {key!r:.80} is not a string of characters")
         # What most items are can be told without a call, and without making their path.
         kind = type(item)
-        if kind is bool or item is None or (kind is str and item.isascii()):
+        if kind is str:
+            if item.isascii():
+                continue
+        elif kind is bool or item is None or (kind is int and _MIN_INT <= item <= _MAX_INT):
             continue
         _check(item, f"{path}.{key}", depth + 1)
 

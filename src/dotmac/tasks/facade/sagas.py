@@ -84,7 +84,7 @@ class SagaMethods(Hosted):
             StorageUnavailable: No answer. If the saga was stored all the same, it runs; repeat with the same
                 idempotency key to be sure.
         """
-        sagas = self._hosted().sagas
+        hosted = self._hosted()
         fields = {
             "tenant_id": tenant_id,
             "workflow_type": workflow_type,
@@ -92,7 +92,7 @@ class SagaMethods(Hosted):
             "priority": priority,
             "metadata": {} if metadata is None else metadata,
         }
-        return self.saga_handle(await sagas.start(sagas.define(fields, steps, idempotency_key)))
+        return SagaHandle(await hosted.sagas.start(hosted.sagas.define(fields, steps, idempotency_key)), hosted)
 
     def saga_handle(self, saga_id: str) -> SagaHandle:
         """A handle for a saga that was started earlier or elsewhere."""

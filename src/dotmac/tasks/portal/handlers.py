@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from typing import Any
 
 import trio
@@ -76,7 +76,6 @@ class LoopHandlers:
         raise AssertionError  # pragma: no cover - it never gets here
 
 
-@dataclass(slots=True)
 class _LoopContext(HandlerContext):
     """A context for a handler in another thread than the runtime's."""
 
@@ -84,7 +83,7 @@ class _LoopContext(HandlerContext):
 
     @classmethod
     def of(cls, context: HandlerContext, home: Home) -> _LoopContext:
-        values = {field.name: getattr(context, field.name) for field in fields(context)}
+        values = {name: getattr(context, name) for name in context.__struct_fields__}
         return cls(**values, _home=home)
 
     def heartbeat(self) -> None:

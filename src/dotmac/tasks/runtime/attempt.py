@@ -12,14 +12,14 @@ What counts as which outcome:
 from __future__ import annotations
 
 import logging
+from time import perf_counter
 from typing import Any
 
-import trio
 from msgspec import Raw
 
 from ..errors import InvalidInput, NonRetryableError
 from ..jsonvalue import check_json, encode
-from ..metrics import around_attempt
+from ..metrics import AROUND_ATTEMPTS, around_attempt, wanted
 from ..retry import RetryPolicy
 from ..saga.commands import Invoke
 from ..saga.events import Failure
@@ -46,7 +46,7 @@ class Attempt:
         locked: The lock that it runs under, if its step names one.
 
     Attributes:
-        began_at: On trio's clock.
+        began_at: Seconds of ``time.perf_counter()``.
     """
 
     __slots__ = ("_cut", "_locked", "began_at", "command", "limit")
@@ -56,7 +56,7 @@ class Attempt:
         self._locked = locked
         self.command = command
         self.limit = limit
-        self.began_at = trio.current_time()
+        self.began_at = perf_counter()
 
     @property
     def asked_to_stop(self) -> bool:
@@ -76,7 +76,8 @@ class Attempt:
 
     def outcome(self, outcome: Raw | Failure | None) -> Raw | Failure:
         """What is to be journaled: of what came of the call, or, for None, of its being cut off."""
-        self.limit.lift()
+        if self.limit.limited:
+            self.limit.lift()
         if outcome is None:
             outcome = self._cut or (_SAGA_TIMED_OUT if self.limit.saga_ends_first else _TIMED_OUT)
         return outcome if self._locked is None else self._locked.outcome(outcome)
@@ -97,7 +98,10 @@ async def run_attempt(
     cancellation passes through here. Raises only what is not an `Exception`.
     """
     try:
-        with around_attempt(context):
+        if wanted(AROUND_ATTEMPTS):
+            with around_attempt(context):
+                result = await handler.call(parameters, context)
+        else:
             result = await handler.call(parameters, context)
     except Exception as error:
         _log.info(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from ..saga.state import SagaState, TrackStatus
 from ..saga.views import result_value
@@ -34,8 +35,7 @@ class StepResults(Mapping[str, Any]):
         return sum(1 for _ in self)
 
 
-@dataclass(slots=True)
-class HandlerContext:
+class HandlerContext(msgspec.Struct):
     """Where and for whom a handler runs.
 
     Attributes:
@@ -63,8 +63,8 @@ class HandlerContext:
     fence: int = 0
     lock_fence: int = 0
     deadline: datetime | None = None
-    results: Mapping[str, Any] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    results: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
     compensating: bool = False
     step_happened: bool = True
     _beat: Callable[[], datetime | None] = lambda: None

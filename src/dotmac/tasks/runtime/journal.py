@@ -73,19 +73,15 @@ class Journal:
             JournalConflict: The promise of one writer per epoch was broken.
             SagaNotFound: The saga is gone.
         """
-        final = self.state.status.is_final
-        parked = self.state.status is OperationStatus.FAILED
-        return await self._append(
-            release=False,
-            due_at=None,
-            retention=retention if final and not parked else None,
-            completion=completion if final and not parked else None,
-        )
+        status = self.state.status
+        if status is OperationStatus.FAILED or not status.is_final:
+            return await self._append()
+        return await self._append(retention=retention, completion=completion)
 
     async def release(self, due_at: float | None) -> None:
         """Append what is pending and give the saga up, to be adopted again at `due_at`. Raises as `flush` does."""
         if self._batch:
-            await self._append(release=True, due_at=due_at, retention=None, completion=None)
+            await self._append(release=True, due_at=due_at)
         else:
             saga_id = self.state.definition.saga_id
             try:
@@ -95,16 +91,23 @@ class Journal:
         self.closed = True
 
     async def _append(
-        self, *, release: bool, due_at: float | None, retention: float | None, completion: Completion | None
+        self,
+        *,
+        release: bool = False,
+        due_at: float | None = None,
+        retention: float | None = None,
+        completion: Completion | None = None,
     ) -> Appended:
+        state = self.state
+        status = state.status
         entry = Append(
-            saga_id=self.state.definition.saga_id,
+            saga_id=state.definition.saga_id,
             epoch=self.epoch,
             sequence=self.sequence,
             entry_id=f"{self._nonce}.{self.sequence}",
             events=encode_events(self._batch),
-            status=self.state.status,
-            cursor=self.state.cursor,
+            status=status,
+            cursor=state.cursor,
             release=release,
             due_at=due_at,
             retention=retention,
@@ -116,11 +119,11 @@ class Journal:
             appended = await self._insist(lambda: self._storage.append(entry), error)
         if listening():
             for event in self._batch:
-                tell_event(self.state.definition, event, self._seconds)
+                tell_event(state.definition, event, self._seconds)
         self._batch.clear()
         self._seconds = 0.0
         self.sequence += 1
-        self.closed = self.state.status.is_final
+        self.closed = status.is_final
         return appended
 
     async def _insist(self, send: Callable[[], Awaitable[T]], error: Exception) -> T:

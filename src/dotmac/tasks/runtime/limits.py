@@ -25,10 +25,11 @@ class AttemptLimit:
 
     Attributes:
         scope: The same.
+        limited: Whether there is a deadline at all.
         saga_ends_first: Whether the scope's deadline is the saga's rather than the attempt's own.
     """
 
-    __slots__ = ("_now", "_saga_deadline", "_timeout", "saga_ends_first", "scope")
+    __slots__ = ("_now", "_saga_deadline", "_timeout", "limited", "saga_ends_first", "scope")
 
     def __init__(
         self, scope: trio.CancelScope, now: Callable[[], float], timeout: float | None, saga_deadline: float | None
@@ -38,6 +39,7 @@ class AttemptLimit:
         self._timeout = timeout
         self._saga_deadline = saga_deadline
         self.saga_ends_first = False
+        self.limited = timeout is not None or saga_deadline is not None
         if self.limited:
             scope.deadline = self._ends_at()
 
@@ -48,11 +50,6 @@ class AttemptLimit:
             return None
         return utc(self._now() + self.scope.deadline - trio.current_time())
 
-    @property
-    def limited(self) -> bool:
-        """Whether there is a deadline at all."""
-        return self._timeout is not None or self._saga_deadline is not None
-
     def beat(self) -> datetime | None:
         """Start the attempt's own time-out again; gives the new deadline."""
         if self.limited:
@@ -60,9 +57,8 @@ class AttemptLimit:
         return self.deadline
 
     def lift(self) -> None:
-        """The attempt is over: whatever else runs in the scope has no deadline."""
-        if self.limited:
-            self.scope.deadline = math.inf
+        """The attempt, which is `limited`, is over: whatever else runs in the scope has no deadline."""
+        self.scope.deadline = math.inf
 
     def _ends_at(self) -> float:
         """By trio's clock."""

@@ -205,18 +205,22 @@ class LiveSagas:
     def _gone(self, actor: SagaActor, failure: BaseException | None) -> None:
         if self._actors.get(actor.saga_id) is actor:
             del self._actors[actor.saga_id]
-        fields = saga_fields(actor.journal.state.definition)
-        if isinstance(failure, OwnershipLost | SagaNotFound):
-            _log.info("saga %s is run by somebody else: %s", actor.saga_id, failure, extra=fields)
-        elif isinstance(failure, Exception):
-            _log.error(
-                "the actor of saga %s crashed and will be restarted", actor.saga_id, exc_info=failure, extra=fields
-            )
-            self.strays.add(actor.saga_id)
+        if isinstance(failure, Exception):
+            self._failed(actor, failure)
         elif actor.journal.closed:
             self.strays.forget(actor.saga_id)
         if self._closed and not self._actors:
             self._idle.set()
+
+    def _failed(self, actor: SagaActor, failure: Exception) -> None:
+        fields = saga_fields(actor.journal.state.definition)
+        if isinstance(failure, OwnershipLost | SagaNotFound):
+            _log.info("saga %s is run by somebody else: %s", actor.saga_id, failure, extra=fields)
+        else:
+            _log.error(
+                "the actor of saga %s crashed and will be restarted", actor.saga_id, exc_info=failure, extra=fields
+            )
+            self.strays.add(actor.saga_id)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+from time import perf_counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -54,12 +55,13 @@ class SagaActor:
     Attributes:
         inbox: Takes `Cancel`, `Drain` and `Hasten`.
         journal: The saga's state and its way into the storage.
+        saga_id: The saga's id.
         ended: Set when the actor has ended, for whatever reason.
         told_to_cancel: Whether a `Cancel` was sent already; one is enough.
     """
 
     __slots__ = ("_attempt", "_draining", "_environment", "_fruitless", "_hastened", "_scope", "_scope_spent",
-                 "_sleep", "ended", "inbox", "journal", "told_to_cancel")  # fmt: skip
+                 "_sleep", "_unread", "ended", "inbox", "journal", "saga_id", "told_to_cancel")  # fmt: skip
 
     _scope: trio.CancelScope  # of the present stretch
 
@@ -71,16 +73,13 @@ class SagaActor:
         self._sleep: trio.CancelScope | None = None
         self._draining = False
         self._hastened = False
+        self._unread = False  # whether something may be in the inbox: to look costs more
         self.journal = journal
+        self.saga_id = journal.state.definition.saga_id
         self.ended = trio.Event()
         self.told_to_cancel = False
         self.inbox: Inbox[Message] = Inbox(_INBOX_CAPACITY, name="saga")
         self.inbox.on_arrival = self._arrived
-
-    @property
-    def saga_id(self) -> str:
-        """The saga's id."""
-        return self.journal.state.definition.saga_id
 
     async def run(self) -> None:
         """Drive the saga to its end, or until it is given up.
@@ -94,6 +93,7 @@ class SagaActor:
                 await self._stretch()
         finally:
             self.inbox.close()
+            self.inbox.on_arrival = None  # a cycle that the garbage collector would have to find, for each saga
             self.ended.set()
 
     async def _stretch(self) -> None:
@@ -109,18 +109,19 @@ class SagaActor:
             self._conclude(self._attempt, None)
 
     async def _turn(self) -> None:
-        self._read_inbox()
+        if self._unread:
+            self._read_inbox()
         journal = self.journal
-        now = self._environment.storage.now()
+        now, chance = self._environment.storage.now(), random.random()  # noqa: S311 - jitter
         # Nothing is awaited between these decisions, so neither the inbox nor the time can change between them.
-        command = decide(journal.state, now, random.random())  # noqa: S311 - jitter
-        while isinstance(command, Record):
+        command = decide(journal.state, now, chance)
+        while type(command) is Record:
             event = command.event
-            if isinstance(event, AttemptStarted) and (self._draining or self._unknown_handler(event)):
+            if type(event) is AttemptStarted and (self._draining or self._handler(event) is None):
                 await self._give_up(event)
                 return
             journal.record(event)
-            command = decide(journal.state, now, random.random())  # noqa: S311 - jitter
+            command = decide(journal.state, now, chance)
         if journal.pending:
             state = journal.state
             await self._flush()
@@ -129,7 +130,7 @@ class SagaActor:
                 isinstance(command, Invoke)
                 and command.deadline_at is None
                 and journal.state is state
-                and not self.inbox
+                and not self._unread
             ):
                 await self._invoke(command)
         elif isinstance(command, Invoke):
@@ -143,12 +144,14 @@ class SagaActor:
 
     def _arrived(self) -> None:
         """Runs in the sender's task, right after the message is in: interrupt what should not go on."""
+        self._unread = True
         if self._sleep is not None:
             self._sleep.cancel()
         elif self._attempt is not None:
             self._read_inbox()
 
     def _read_inbox(self) -> None:
+        self._unread = False
         while len(self.inbox):
             message = self.inbox.get_nowait()
             if isinstance(message, Cancel):
@@ -171,12 +174,15 @@ class SagaActor:
 
     async def _flush(self) -> None:
         state, environment = self.journal.state, self._environment
-        appended = await self.journal.flush(
-            retention=environment.settings.saga_retention, completion=environment.completion(state)
-        )
-        if state.status is OperationStatus.FAILED:
-            items = "; ".join(state.open_items)
-            _log.warning("saga %s is parked: %s", self.saga_id, items, extra=saga_fields(state.definition))
+        if state.status.is_final:
+            appended = await self.journal.flush(
+                retention=environment.settings.saga_retention, completion=environment.completion(state)
+            )
+            if state.status is OperationStatus.FAILED:
+                items = "; ".join(state.open_items)
+                _log.warning("saga %s is parked: %s", self.saga_id, items, extra=saga_fields(state.definition))
+        else:
+            appended = await self.journal.flush()
         if appended.cancel is not None and not self.journal.closed:
             self._cancel(appended.cancel)
 
@@ -206,17 +212,16 @@ class SagaActor:
         )
         await self.journal.release(now + pause)
 
-    def _unknown_handler(self, event: AttemptStarted) -> bool:
-        return self._handler(self.journal.state.definition.steps[event.step], undo=event.undo) is None
-
-    def _handler(self, step: StepDefinition, *, undo: bool) -> Handler | None:
-        name = step.compensation_operation if undo else step.operation
-        return self._environment.handlers.find(name or "", undo=undo)
+    def _handler(self, attempt: AttemptStarted | Invoke) -> Handler | None:
+        step = self.journal.state.definition.steps[attempt.step]
+        name = step.compensation_operation if attempt.undo else step.operation
+        return self._environment.handlers.find(name or "", undo=attempt.undo)
 
     async def _invoke(self, command: Invoke) -> None:
-        step = self.journal.state.definition.steps[command.step]
-        handler = self._handler(step, undo=command.undo)
-        assert handler is not None  # noqa: S101 - _unknown_handler was asked before the attempt was recorded
+        environment, definition = self._environment, self.journal.state.definition
+        step = definition.steps[command.step]
+        handler = self._handler(command)
+        assert handler is not None  # noqa: S101 - looked for before the attempt was recorded
         if self._hastened:  # told so while the start of the attempt was being appended
             self._ended(command, Failure("Drained", "its worker was stopped before the handler was invoked"))
             return
@@ -224,13 +229,13 @@ class SagaActor:
         results = StepResults(self.journal.state)
         try:
             resolved = resolve(parameters, results.__getitem__)
-            locked = self._locked(handler, step, results)
+            locked = None if step.lock is None else self._locked(handler, step, step.lock, results)
         except InvalidInput as error:
             # Nothing was called, so nothing happened; a second try would meet the same result.
             self._ended(command, failure_of(error, unknown=False, final=True))
             return
         timeout = step.compensation_timeout_seconds if command.undo else step.timeout_seconds
-        limit = AttemptLimit(self._scope, self._environment.storage.now, timeout, command.deadline_at)
+        limit = AttemptLimit(self._scope, environment.storage.now, timeout, command.deadline_at)
         context = self._context(step, command, limit, results)
         policy: RetryPolicy = step.compensation_retry if command.undo else step.retry
         self._attempt = Attempt(command, limit, locked)
@@ -240,7 +245,7 @@ class SagaActor:
             context,
             self._attempt,
             policy=policy,
-            max_payload=self._environment.settings.max_payload,
+            max_payload=environment.settings.max_payload,
         )
         self._conclude(self._attempt, outcome)
 
@@ -248,15 +253,13 @@ class SagaActor:
         """Record how the attempt ended; None: it was cut off."""
         self._attempt = None
         self._scope_spent = attempt.spent_its_scope
-        self._ended(attempt.command, attempt.outcome(outcome), trio.current_time() - attempt.began_at)
+        self._ended(attempt.command, attempt.outcome(outcome), perf_counter() - attempt.began_at)
 
-    def _locked(self, handler: Handler, step: StepDefinition, results: StepResults) -> LockedHandler | None:
-        if step.lock is None:
-            return None
+    def _locked(self, handler: Handler, step: StepDefinition, template: str, results: StepResults) -> LockedHandler:
         definition, environment = self.journal.state.definition, self._environment
         # Of the step's own parameters also when it is undone: both touch the same thing.
         parameters = resolve(step.parameters, results.__getitem__)
-        name = lock_name(step.lock, parameters, definition.tenant_id, definition.saga_id)
+        name = lock_name(template, parameters, definition.tenant_id, definition.saga_id)
         return LockedHandler(handler, name, environment.settings.worker_lease, environment.locks)
 
     def _ended(self, command: Invoke, outcome: Raw | Failure, seconds: float = 0.0) -> None:
@@ -279,7 +282,7 @@ class SagaActor:
             workflow_type=definition.workflow_type,
             step=step.name,
             fence=self.journal.epoch,
-            deadline=limit.deadline,
+            deadline=limit.deadline if limit.limited else None,
             results=results,
             metadata=MappingProxyType(definition.metadata),
             compensating=command.undo,

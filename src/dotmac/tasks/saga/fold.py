@@ -34,6 +34,10 @@ from .events import (
 )
 from .state import SagaState, StepState, Track, TrackStatus
 
+_IN_PROGRESS, _COMPENSATING = OperationStatus.IN_PROGRESS, OperationStatus.COMPENSATING
+_RUNNING = TrackStatus.RUNNING
+_STARTABLE = (TrackStatus.READY, TrackStatus.WAITING)
+
 
 def fold(events: Iterable[Event]) -> SagaState:
     """The state after these events, the first of which must be `SagaCreated`.
@@ -91,21 +95,22 @@ def _adopted(state: SagaState, event: SagaAdopted) -> SagaState:
 
 def _attempt_started(state: SagaState, event: AttemptStarted) -> SagaState:
     track = _track_of(state, event)
-    if track.status not in (TrackStatus.READY, TrackStatus.WAITING) or event.attempt != track.attempts + 1:
+    if track.status not in _STARTABLE or event.attempt != track.attempts + 1:
         raise InternalError(f"attempt {event.attempt} of step {event.step} cannot start: {track.status}")
-    return _with_track(state, replace(track, status=TrackStatus.RUNNING, attempts=event.attempt))
+    return _with_track(state, replace(track, status=_RUNNING, attempts=event.attempt))
 
 
 def _attempt_succeeded(state: SagaState, event: AttemptSucceeded) -> SagaState:
     track = replace(_running(state, event), status=TrackStatus.DONE, failure=None)
     if event.undo:
         return _step_down(_with_track(state, track))
+    cursor, steps = state.cursor, state.steps
     step = StepState(forward=track, result=event.result)
     return replace(
         state,
-        steps=_replaced(state.steps, state.cursor, step),
-        committed=state.committed or state.current_definition.kind is StepKind.PIVOT,
-        cursor=state.cursor + 1,
+        steps=(*steps[:cursor], step, *steps[cursor + 1 :]),
+        committed=state.committed or state.definition.steps[cursor].kind is StepKind.PIVOT,
+        cursor=cursor + 1,
     )
 
 
@@ -186,15 +191,18 @@ def _resumed(state: SagaState, event: SagaResumed) -> SagaState:
 
 
 def _track_of(state: SagaState, event: AttemptStarted | AttemptSucceeded | AttemptFailed | Any) -> Track:
-    _need(state, event, OperationStatus.COMPENSATING if event.undo else OperationStatus.IN_PROGRESS)
-    if event.step != state.cursor or not 0 <= state.cursor < len(state.steps):
-        raise InternalError(f"{type(event).__name__} is about step {event.step}, but the cursor is at {state.cursor}")
-    return state.track
+    # The events of nearly every append come through here, hence without a call and with each name looked up once.
+    undo, cursor, steps = event.undo, state.cursor, state.steps
+    if state.status is not (_COMPENSATING if undo else _IN_PROGRESS):
+        _need(state, event, _COMPENSATING if undo else _IN_PROGRESS)
+    if event.step != cursor or not 0 <= cursor < len(steps):
+        raise InternalError(f"{type(event).__name__} is about step {event.step}, but the cursor is at {cursor}")
+    return steps[cursor].undo if undo else steps[cursor].forward
 
 
 def _running(state: SagaState, event: AttemptSucceeded | AttemptFailed) -> Track:
     track = _track_of(state, event)
-    if track.status is not TrackStatus.RUNNING or event.attempt != track.attempts:
+    if track.status is not _RUNNING or event.attempt != track.attempts:
         raise InternalError(f"attempt {event.attempt} of step {event.step} is not running")
     return track
 
@@ -217,13 +225,9 @@ def _renewed(track: Track) -> Track:
 
 
 def _with_track(state: SagaState, track: Track) -> SagaState:
-    step = state.current
-    step = replace(step, undo=track) if state.undoing else replace(step, forward=track)
-    return replace(state, steps=_replaced(state.steps, state.cursor, step))
-
-
-def _replaced(steps: tuple[StepState, ...], index: int, step: StepState) -> tuple[StepState, ...]:
-    return (*steps[:index], step, *steps[index + 1 :])
+    cursor, steps = state.cursor, state.steps
+    step = replace(steps[cursor], undo=track) if state.undoing else replace(steps[cursor], forward=track)
+    return replace(state, steps=(*steps[:cursor], step, *steps[cursor + 1 :]))
 
 
 def _turn_back(state: SagaState, reason: str) -> SagaState:

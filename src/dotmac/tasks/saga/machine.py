@@ -52,10 +52,11 @@ from .events import (
     SagaStarted,
 )
 from .fold import apply, fold
-from .state import SagaState, TrackStatus
+from .state import SagaState, Track, TrackStatus
 
 __all__ = ["apply", "decide", "fold", "interruptible"]
 
+_IN_PROGRESS = OperationStatus.IN_PROGRESS
 _REVOKED = Failure("Revoked", "the saga turned back before the handler was invoked")
 
 
@@ -67,15 +68,14 @@ def decide(state: SagaState, now: float, chance: float) -> Command:
         now: The storage's time, in Unix seconds.
         chance: A random number in [0, 1), for the jitter of a back-off.
     """
-    match state.status:
-        case OperationStatus.PENDING:
-            return Record(_begin(state, now))
-        case OperationStatus.IN_PROGRESS:
-            return _forward(state, now, chance)
-        case OperationStatus.COMPENSATING:
-            return _backward(state, now, chance)
-        case _:
-            return Rest()
+    status = state.status
+    if status is _IN_PROGRESS:
+        return _forward(state, now, chance)
+    if status is OperationStatus.COMPENSATING:
+        return _backward(state, now, chance)
+    if status is OperationStatus.PENDING:
+        return Record(_begin(state, now))
+    return Rest()
 
 
 def interruptible(state: SagaState) -> bool:
@@ -100,16 +100,17 @@ def _begin(state: SagaState, now: float) -> SagaStarted | CompensationBegan:
 
 
 def _forward(state: SagaState, now: float, chance: float) -> Command:
-    if state.past_last_step:
+    if state.cursor == len(state.steps):
         return Record(SagaCompleted())
     expires = None if state.committed else state.deadline_at
     if expires is not None and now >= expires and not state.timed_out:
         return Record(DeadlinePassed())
-    if state.track.status is TrackStatus.EXHAUSTED:
+    track = state.steps[state.cursor].forward
+    if track.status is TrackStatus.EXHAUSTED:
         return Record(_give_up(state))
-    if state.turning_back:
+    if (state.cancel is not None or state.timed_out) and state.turning_back:
         return _turn_back(state)
-    return _attempt(state, now, chance, expires)
+    return _attempt(state, track, now, chance, expires)
 
 
 def _turn_back(state: SagaState) -> Command:
@@ -124,7 +125,7 @@ def _turn_back(state: SagaState) -> Command:
 
 def _backward(state: SagaState, now: float, chance: float) -> Command:
     if state.cursor >= 0:
-        return _attempt(state, now, chance, None)
+        return _attempt(state, state.track, now, chance, None)
     items = tuple(
         f"compensation of step '{definition.name}' did not succeed: {step.undo.failure}"
         for definition, step in zip(state.definition.steps, state.steps, strict=True)
@@ -133,18 +134,18 @@ def _backward(state: SagaState, now: float, chance: float) -> Command:
     return Record(SagaParked(items) if items else SagaCompensated())
 
 
-def _attempt(state: SagaState, now: float, chance: float, expires: float | None) -> Command:
+def _attempt(state: SagaState, track: Track, now: float, chance: float, expires: float | None) -> Command:
     """The life of one series of attempts, the same in both directions."""
-    track, undo, cursor = state.track, state.undoing, state.cursor
-    if track.status is TrackStatus.RUNNING:
+    undo, cursor, status = state.undoing, state.cursor, track.status
+    if status is TrackStatus.RUNNING:
         return Invoke(cursor, track.attempts, undo, expires)
-    if track.status is TrackStatus.FAILED:
+    if status is TrackStatus.FAILED:
         policy = state.current_definition.compensation_retry if undo else state.current_definition.retry
         failure = track.failure
         if failure is None or failure.final or not policy.allows(track.spent):
             return Record(AttemptsExhausted(cursor, undo))
         return Record(RetryScheduled(cursor, now + policy.delay(track.spent, chance), undo))
-    if track.status is TrackStatus.WAITING and now < track.retry_at:
+    if status is TrackStatus.WAITING and now < track.retry_at:
         return Wait(track.retry_at if expires is None else min(track.retry_at, expires))
     return Record(AttemptStarted(cursor, track.attempts + 1, undo))
 

@@ -18,6 +18,7 @@ _KEY = "$ref"
 _PREFIX = "steps."
 _RESULT = ".result"
 _INDEX = re.compile("[0-9]{1,9}")
+_CONTAINERS = (dict, list)
 
 
 class Reference:
@@ -45,7 +46,8 @@ def find_references(value: Any, field: str) -> Iterator[tuple[str, Reference]]:
             yield field, _parse(value, field)
             return
         for key, item in value.items():
-            yield from find_references(item, f"{field}.{key}")
+            if type(item) in _CONTAINERS:
+                yield from find_references(item, f"{field}.{key}")
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from find_references(item, f"{field}[{index}]")
@@ -66,7 +68,10 @@ def resolve(value: Any, result_of: Callable[[str], Any], field: str = "parameter
     if isinstance(value, dict):
         if _KEY in value:
             return _follow(_parse(value, field), result_of, field)
-        return {key: resolve(item, result_of, f"{field}.{key}") for key, item in value.items()}
+        return {
+            key: resolve(item, result_of, f"{field}.{key}") if type(item) in _CONTAINERS else item
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [resolve(item, result_of, f"{field}[{index}]") for index, item in enumerate(value)]
     return value

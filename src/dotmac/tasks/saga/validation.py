@@ -6,14 +6,14 @@ Each error names the field by its path (``steps[1].retry.max_retries``) and says
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from ..errors import InvalidInput, UnknownOperation
-from ..idempotency import check_name
+from ..idempotency import check_name, is_name
 from ..jsonvalue import check_json
 from ..models import StepKind
 from ..retry import COMPENSATION_RETRY, RetryPolicy
@@ -60,7 +60,8 @@ def check_definition(definition: SagaDefinition) -> None:
     """
     check_name("tenant_id", definition.tenant_id)
     check_name("workflow_type", definition.workflow_type)
-    _check_timeout("timeout_seconds", definition.timeout_seconds)
+    if definition.timeout_seconds is not None:
+        _check_timeout("timeout_seconds", definition.timeout_seconds)
     if type(definition.priority) is not int or abs(definition.priority) > MAX_PRIORITY:
         limits = f"-{MAX_PRIORITY} to {MAX_PRIORITY}"
         raise InvalidInput("priority", f"must be an integer from {limits}, not {definition.priority!r}")
@@ -91,9 +92,11 @@ def parse_steps(steps: Any, known: KnownHandlers) -> tuple[StepDefinition, ...]:
         if definition.name in names:
             raise InvalidInput(f"{field}.name", f"the name {definition.name!r} is used by an earlier step")
         _check_handlers(definition, field, known)
-        _check_references(definition, field, names)
-        _check_order(definition, field, after_pivot=after_pivot)
-        after_pivot = after_pivot or definition.kind is StepKind.PIVOT
+        if definition.parameters or definition.compensation_parameters:
+            _check_references(definition, field, names)
+        if after_pivot or definition.kind is not StepKind.COMPENSATABLE:
+            _check_order(definition, field, after_pivot=after_pivot)
+            after_pivot = True
         if definition.lock is not None:
             check_lock(f"{field}.lock", definition.lock, definition.parameters)
         names.add(definition.name)
@@ -107,20 +110,20 @@ def _parse_step(step: Any, field: str) -> StepDefinition:
     if type(step) is not dict and not isinstance(step, Mapping):  # the first is true of nearly all, and much cheaper
         raise InvalidInput(field, f"must be a mapping, not {type(step).__name__}")
     # Checked before the conversion: it would turn a date or a set into JSON without a word.
-    for name in ("parameters", "compensation_parameters"):
-        if step.get(name) is not None:
-            check_json(step[name], f"{field}.{name}")
-    for name in ("retry", "compensation_retry"):
-        if step.get(name) is not None:
-            _check_policy_fields(step[name], f"{field}.{name}")
+    for name, check in _CHECKED_AS_GIVEN:
+        if name in step and step[name] is not None:
+            check(step[name], f"{field}.{name}")
     try:
-        given = msgspec.convert(dict(step), _StepInput)
+        given = msgspec.convert(step if type(step) is dict else dict(step), _StepInput)
     except msgspec.ValidationError as error:
         raise _as_invalid(error, field) from error
-    _check_step_name(f"{field}.name", given.name)
-    check_name(f"{field}.operation", given.operation)
-    _check_timeout(f"{field}.timeout_seconds", given.timeout_seconds)
-    _check_timeout(f"{field}.compensation_timeout_seconds", given.compensation_timeout_seconds)
+    _check_step_name(field, given.name)
+    if not is_name(given.operation):
+        check_name(f"{field}.operation", given.operation)
+    if given.timeout_seconds is not None:
+        _check_timeout(f"{field}.timeout_seconds", given.timeout_seconds)
+    if given.compensation_timeout_seconds is not None:
+        _check_timeout(f"{field}.compensation_timeout_seconds", given.compensation_timeout_seconds)
     return StepDefinition(
         name=given.name,
         operation=given.operation,
@@ -128,7 +131,7 @@ def _parse_step(step: Any, field: str) -> StepDefinition:
         kind=given.kind,
         compensation_operation=given.compensation_operation,
         compensation_parameters=given.compensation_parameters or {},
-        retry=_retry(given, field),
+        retry=_RETRY if given.retry is None and given.max_retries is None else _retry(given, field),
         compensation_retry=COMPENSATION_RETRY
         if given.compensation_retry is None
         else _checked_policy(given.compensation_retry, f"{field}.compensation_retry"),
@@ -155,11 +158,10 @@ def _retry(given: _StepInput, field: str) -> RetryPolicy:
         raise InvalidInput(f"{field}.max_retries", "give either max_retries or retry, not both")
     if given.retry is not None:
         return _checked_policy(given.retry, f"{field}.retry")
-    if given.max_retries is None:
-        return _RETRY
-    if given.max_retries < 0:
-        raise InvalidInput(f"{field}.max_retries", f"must be 0 or more, not {given.max_retries}")
-    return RetryPolicy(max_retries=given.max_retries)
+    retries = given.max_retries or 0
+    if retries < 0:
+        raise InvalidInput(f"{field}.max_retries", f"must be 0 or more, not {retries}")
+    return RetryPolicy(max_retries=retries)
 
 
 def _check_policy_fields(policy: Any, field: str) -> None:
@@ -179,16 +181,15 @@ def _checked_policy(policy: RetryPolicy, field: str) -> RetryPolicy:
 
 
 def _check_timeout(field: str, value: Any) -> None:
-    if value is None:
-        return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SECONDS:
         raise InvalidInput(field, f"must be None or seconds, more than 0, at most {MAX_SECONDS:.0e}; not {value!r:.80}")
 
 
 def _check_step_name(field: str, name: str) -> None:
-    check_name(field, name)
+    if not is_name(name):
+        check_name(f"{field}.name", name)
     if ".result" in name:
-        raise InvalidInput(field, "must not contain '.result', which ends a step's name in a $ref")
+        raise InvalidInput(f"{field}.name", "must not contain '.result', which ends a step's name in a $ref")
 
 
 def _check_handlers(step: StepDefinition, field: str, known: KnownHandlers) -> None:
@@ -213,8 +214,6 @@ def _check_handlers(step: StepDefinition, field: str, known: KnownHandlers) -> N
 
 
 def _check_references(step: StepDefinition, field: str, earlier: set[str]) -> None:
-    if not step.parameters and not step.compensation_parameters:
-        return
     for path, reference in find_references(step.parameters, f"{field}.parameters"):
         if reference.step not in earlier:
             raise InvalidInput(path, f"the $ref {reference.text!r} names no earlier step")
@@ -228,3 +227,11 @@ def _check_order(step: StepDefinition, field: str, *, after_pivot: bool) -> None
         raise InvalidInput(f"{field}.kind", "only retriable steps may follow the pivot")
     if not after_pivot and step.kind is StepKind.RETRIABLE:
         raise InvalidInput(f"{field}.kind", "a retriable step comes after a pivot; there is none before this one")
+
+
+_CHECKED_AS_GIVEN: tuple[tuple[str, Callable[[Any, str], None]], ...] = (
+    ("parameters", check_json),
+    ("compensation_parameters", check_json),
+    ("retry", _check_policy_fields),
+    ("compensation_retry", _check_policy_fields),
+)

@@ -28,17 +28,18 @@ class MemoryCore:
         self._verbs = 0
         self.observer: Observer | None = None
         self._watches: dict[str, set[_Watch]] = {}
-        self._anchor: tuple[object, float] = (None, 0.0)
+        self._clock: trio.abc.Clock | None = None  # each trio run has one of its own, or goes on with another's time
+        self._base = 0.0
         self._latest = 0.0
 
     def now(self) -> float:
         """Unix seconds that advance with trio's clock, and never go back from one trio run to the next."""
-        run, base = self._anchor
-        current, elapsed = trio.lowlevel.current_trio_token(), trio.current_time()
-        if run is not current:
-            base = max(time.time(), self._latest) - elapsed
-            self._anchor = (current, base)
-        self._latest = latest = base + elapsed
+        clock = trio.lowlevel.current_clock()
+        elapsed = clock.current_time()
+        if clock is not self._clock:
+            self._base = max(time.time(), self._latest) - elapsed
+            self._clock = clock
+        self._latest = latest = self._base + elapsed
         return latest
 
     @asynccontextmanager
