@@ -12,9 +12,9 @@ What counts as which outcome:
 from __future__ import annotations
 
 import logging
-from time import perf_counter
 from typing import Any
 
+import trio
 from msgspec import Raw
 
 from ..errors import InvalidInput, NonRetryableError
@@ -46,7 +46,7 @@ class Attempt:
         locked: The lock that it runs under, if its step names one.
 
     Attributes:
-        began_at: Seconds of ``time.perf_counter()``.
+        began_at: On trio's clock.
     """
 
     __slots__ = ("_cut", "_locked", "began_at", "command", "limit")
@@ -56,7 +56,7 @@ class Attempt:
         self._locked = locked
         self.command = command
         self.limit = limit
-        self.began_at = perf_counter()
+        self.began_at = trio.current_time()
 
     @property
     def asked_to_stop(self) -> bool:

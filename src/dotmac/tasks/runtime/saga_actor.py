@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import random
-from time import perf_counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -253,7 +252,7 @@ class SagaActor:
         """Record how the attempt ended; None: it was cut off."""
         self._attempt = None
         self._scope_spent = attempt.spent_its_scope
-        self._ended(attempt.command, attempt.outcome(outcome), perf_counter() - attempt.began_at)
+        self._ended(attempt.command, attempt.outcome(outcome), trio.current_time() - attempt.began_at)
 
     def _locked(self, handler: Handler, step: StepDefinition, template: str, results: StepResults) -> LockedHandler:
         definition, environment = self.journal.state.definition, self._environment
