@@ -18,6 +18,7 @@ from redis.crc import key_slot
 from dotmac.tasks.errors import InvalidInput
 
 from ..ids import partition_of_key, partition_of_saga
+from ..protocol import DUE_TOPIC
 
 MAX_PARTITIONS = 256
 SEPARATOR = b"\0"
@@ -65,6 +66,10 @@ class Layout:
     Args:
         prefix: Begins every key; two namespaces on one server need two prefixes.
         partitions: How many there are.
+
+    Attributes:
+        partitions: By number.
+        due_channel: Where it is told that a saga is due.
     """
 
     def __init__(self, prefix: str, partitions: int) -> None:
@@ -79,10 +84,13 @@ class Layout:
         self.infos = f"{{{prefix}:w}}:infos".encode()
         self._cancels = f"{{{prefix}:w}}:cancels:".encode()
         self._channel = f"{prefix}:".encode()
+        self.due_channel = self.channel(DUE_TOPIC)
+        self._by_suffix = {f"-{number:02x}": partition for number, partition in enumerate(self.partitions)}
 
     def of_saga(self, saga_id: str) -> Partition:
         """The partition of a saga. Raises SagaNotFound if the id cannot be one of this namespace."""
-        return self.partitions[partition_of_saga(saga_id, len(self.partitions))]
+        partition = self._by_suffix.get(saga_id[-3:])
+        return partition or self.partitions[partition_of_saga(saga_id, len(self.partitions))]
 
     def of_key(self, key: str) -> Partition:
         """The partition of an idempotency key, or of a lock's name."""
