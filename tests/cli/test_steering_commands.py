@@ -116,6 +116,22 @@ def test_parked_sagas_are_retried_all_at_once(shell: Shell) -> None:
     assert "@" in notes[0]["details"]["who"]
 
 
+def test_a_parked_saga_goes_on_from_a_step(shell: Shell) -> None:
+    carrier = shell.folder / "late-carrier"
+    saga_id = shell.park(carrier, "rewinds")
+    assert (
+        "'Pay' completed and was not undone"
+        in shell.run("sagas", "retry", saga_id, "--from-step", "Pay", code=1).stderr
+    )
+    assert "has no step 'Nothing'" in shell.run("sagas", "retry", saga_id, "--from-step", "Nothing", code=1).stderr
+    carrier.touch()
+    shell.run("sagas", "retry", saga_id, "--from-step", "Ship")
+    assert shell.json("sagas", "watch", saga_id)["status"] == "completed"
+    history = shell.json("sagas", "show", saga_id, "--history")["history"]
+    (resumed,) = [entry for entry in history if entry["event"] == "saga_resumed"]
+    assert resumed["details"]["from_step"] == "Ship"
+
+
 def test_a_running_saga_is_cancelled(shell: Shell) -> None:
     gate = shell.folder / "never"
     saga_id = shell.start({**CHARGE, "parameters": {"gate": str(gate)}})["saga_id"]

@@ -181,6 +181,19 @@ async def test_an_operator_retries_a_parked_saga_and_it_stands_in_its_history(
     assert "retry, asked for by otto" in page
 
 
+async def test_an_operator_chooses_the_step_that_a_parked_saga_goes_on_from(full: Stage) -> None:
+    saga_id = full.ids["parked"]
+    assert '<option value="charge">step 1: charge</option>' in await full.get(f"/sagas/{saga_id}/retry")
+    answer = await full.client.post(f"/sagas/{saga_id}/retry", data={"from_step": "charge"})
+    assert (answer.status_code, "is not undone" in answer.text) == (409, True)
+    answer = await full.client.post(f"/sagas/{saga_id}/retry", data={"from_step": "ship", "reason": "r"})
+    assert answer.status_code == 303
+    history = await full.manager.get_saga_history(saga_id)
+    (resumed,) = [line for line in history if line.event == "saga_resumed"]
+    assert resumed.details == {"reason": "r", "from_step": "ship"}
+    assert "forward again from step ship; r" in await full.get(f"/sagas/{saga_id}")
+
+
 async def test_an_operator_cancels_a_running_saga_and_turns_an_unknown_pivot_back(full: Stage) -> None:
     for name, action in (("running", "cancel"), ("unknown", "turn-back")):
         saga_id = full.ids[name]

@@ -20,6 +20,7 @@ from .documents import (
     Locks,
     Operation,
     Readiness,
+    Retrying,
     SagaInput,
     StartedSaga,
     SteeredSaga,
@@ -100,15 +101,15 @@ def _endpoints(
         "cursor": _TEXT,
     }
     starts = Endpoint("POST", "/v1/sagas", StartedSaga, 201, body=SagaInput, headers={HEADER: _KEY}, refuses=(422,))
-    steers: dict[str, Any] = {"gives": SteeredSaga, "status": 202, "body": Steering, "refuses": (404, 409)}
+    steers: dict[str, Any] = {"gives": SteeredSaga, "status": 202, "refuses": (404, 409)}
     return {
         Endpoint("GET", "/v1/sagas", SagaList, query=filters): sagas.list,
         starts: sagas.start,
         Endpoint("GET", _SAGA, SagaWorkflow, refuses=(404,)): sagas.show,
         Endpoint("GET", f"{_SAGA}/history", History, refuses=(404,)): sagas.history,
         Endpoint("GET", f"{_SAGA}/events", "text/event-stream", also=(204,), refuses=(404,)): events.of_saga,
-        Endpoint("POST", f"{_SAGA}/cancel", **steers): sagas.cancel,
-        Endpoint("POST", f"{_SAGA}/retry", **steers): sagas.retry,
+        Endpoint("POST", f"{_SAGA}/cancel", **steers, body=Steering): sagas.cancel,
+        Endpoint("POST", f"{_SAGA}/retry", **steers, body=Retrying): sagas.retry,
         Endpoint("GET", "/v1/events", "text/event-stream"): events.of_all,
         Endpoint("GET", "/v1/locks", Locks, query={"limit": _whole(DEFAULT_LOCKS, MOST_LOCKS)}): looks.locks,
         Endpoint("GET", "/v1/workers", Workers): looks.workers,
