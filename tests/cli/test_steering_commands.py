@@ -147,6 +147,23 @@ def test_what_refuses_is_named(shell: Shell) -> None:
     assert "it is completed" in shell.run("sagas", "cancel", saga_id, code=1).stderr
 
 
+def test_keys_are_listed(shell: Shell) -> None:
+    assert shell.run("keys", "--tenant", "keyless").stdout == "no idempotency key\n"
+    made = {
+        shell.start(CHARGE, tenant="keys", options=("--wait", "--key", f"order-{number}"))["saga_id"]
+        for number in range(3)
+    }
+    listed = shell.json("keys", "--tenant", "keys")
+    assert {key["saga_id"] for key in listed["keys"]} == made
+    assert listed["cursor"] is None
+    first = shell.json("keys", "--tenant", "keys", "--limit", "2")
+    rest = shell.json("keys", "--tenant", "keys", "--cursor", first["cursor"])
+    assert {key["saga_id"] for key in first["keys"] + rest["keys"]} == made
+    told = shell.run("keys", "--tenant", "keys", "--limit", "2").stdout
+    assert "there are more: --cursor" in told
+    assert "order-" not in told
+
+
 def test_workers_and_locks_are_listed(shell: Shell) -> None:
     (worker,) = shell.json("workers")
     assert worker["alive"]

@@ -28,7 +28,7 @@ ARGUMENTS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-PAGES = ["/", "/sagas", "/locks", "/workers", "/settings", "/sagas/nothing"]
+PAGES = ["/", "/sagas", "/keys", "/locks", "/workers", "/settings", "/sagas/nothing"]
 
 PROVOKED = ("status of 403", "status of 404", "ERR_FAILED")
 """What the tests themselves make the browser complain of."""

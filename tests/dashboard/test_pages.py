@@ -17,7 +17,7 @@ from dotmac.tasks import Finding, MemoryStorage, OperationStatus, StorageUnavail
 from dotmac.tasks.service.dashboard.site import Visitor
 from dotmac.tasks.service.redaction import HIDDEN, Redaction
 
-PAGES = ["/", "/sagas", "/sagas?status=failed&tenant_id=acme", "/locks", "/workers", "/settings"]
+PAGES = ["/", "/sagas", "/sagas?status=failed&tenant_id=acme", "/keys", "/locks", "/workers", "/settings"]
 
 
 @pytest.fixture
@@ -262,6 +262,27 @@ async def test_the_settings_show_findings_with_their_remedies(full: Stage, monke
     assert "may throw &lt;away&gt;" in page
     assert "DOTMAC_TASKS_WORKER_LEASE" in page
     assert "REDIS_URL" not in page
+
+
+async def test_idempotency_keys_are_listed_without_what_they_hold(full: Stage) -> None:
+    assert "No idempotency key." in await full.get("/keys")
+    for number in range(60):
+        await full.manager.create_idempotency_key("acme", None, "charge", f"key-{number}", {"password": SECRET})
+    steps = [{"name": "a", "operation": "do"}]
+    handle = await full.manager.start_saga(tenant_id="shop", workflow_type="w", steps=steps, idempotency_key="k")
+    await handle.result()
+    page = await full.get("/keys")
+    check(page)
+    assert SECRET not in page
+    further = re.search(r'rel="next" href="([^"]+)"', page)
+    assert further is not None
+    second = await full.get(further[1].replace("&amp;", "&"))
+    keys = [set(re.findall(r'data-label="Key" class="id">([0-9a-f]{64})<', each)) for each in (page, second)]
+    assert [len(each) for each in keys] == [50, 11]
+    assert not keys[0] & keys[1]
+    of_shop = await full.get("/keys?tenant_id=shop")
+    assert f'href="/sagas/{handle.saga_id}"' in of_shop
+    assert "charge" not in of_shop
 
 
 async def test_locks_and_workers_are_listed(full: Stage) -> None:

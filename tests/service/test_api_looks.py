@@ -28,6 +28,28 @@ async def test_a_record_is_found_by_both_of_its_names(service: House) -> None:
     problem(await service.client.get("/v1/operations/order-17"), 404, "key-not-found")
 
 
+async def test_records_are_listed_page_by_page_without_what_they_hold(service: House) -> None:
+    secret = {"card": "4111"}
+    for number in range(5):
+        await service.manager.create_idempotency_key("acme", None, "charge", f"order-{number}", secret)
+    await service.manager.create_idempotency_key("other", None, "charge", "order-0")
+    found: dict[str, Any] = {}
+    query: dict[str, Any] = {"tenant_id": "acme", "limit": 2}
+    while query.get("cursor", "") is not None:
+        answer = await service.client.get("/v1/operations", params=query)
+        assert "4111" not in answer.text
+        assert "order-" not in answer.text
+        page = answer.json()
+        found |= {key["key"]: key for key in page["keys"]}
+        query["cursor"] = page["cursor"]
+    shown = await service.manager.check_idempotency("order-3", tenant_id="acme")
+    assert shown is not None
+    assert len(found) == 5
+    assert (found[shown.key]["status"], found[shown.key]["operation_type"]) == ("pending", "charge")
+    assert len((await service.client.get("/v1/operations")).json()["keys"]) == 6
+    assert problem(await service.client.get("/v1/operations?limit=1001"), 400, "invalid-input")["field"] == "limit"
+
+
 async def test_health_follows_the_manager(service: House, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await service.client.get("/health/live")).json() == {"status": "alive", "version": __version__}
     ready = await service.client.get("/health/ready")

@@ -32,11 +32,11 @@ from ..storage.records import Creation, NewSaga, SagaFilter, SagaMeta
 from .entry_ids import fresh_entry_id
 from .environment import SagaEnvironment
 from .handing_over import hand_over
+from .pages import check_limit
 from .runtime import Runtime
 from .stored_sagas import meta_of, record_of
 from .telling import tell_created
 
-MAX_PAGE = 1000
 _ANY_HANDLER = KnownHandlers(None, None)  # those who will run it know which there are
 _log = logging.getLogger(__name__)
 
@@ -137,8 +137,7 @@ class SagaService:
 
     async def list(self, where: SagaFilter, limit: int, cursor: str | None) -> SagaList:
         """A page of sagas, newest first."""
-        if not 0 < limit <= MAX_PAGE:
-            raise InvalidInput("limit", f"must lie between 1 and {MAX_PAGE}, not {limit}")
+        check_limit(limit)
         page = await self._storage.list_sagas(where, limit, cursor)
         return SagaList([summary_of(meta) for meta in page.sagas], page.cursor)
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 
 from ...http.keys import HEADER
+from ...listings import IdempotencyKeyList
 from ...manager import BackgroundOperationsManager
 from ...models import SagaList, SagaWorkflow
 from ...observability.prometheus import PrometheusMetrics
@@ -28,7 +29,7 @@ from .documents import (
     Workers,
 )
 from .events import Events
-from .looks import DEFAULT_LOCKS, MOST_LOCKS, Looks
+from .looks import DEFAULT_KEYS, DEFAULT_LOCKS, MOST_KEYS, MOST_LOCKS, Looks
 from .openapi import Endpoint, make_document
 from .replies import Handler, guarded, json_reply
 from .sagas import DEFAULT_PAGE, LARGEST_PAGE, Sagas
@@ -100,6 +101,7 @@ def _endpoints(
         "limit": _whole(DEFAULT_PAGE, LARGEST_PAGE),
         "cursor": _TEXT,
     }
+    keys = {"tenant_id": _TEXT, "limit": _whole(DEFAULT_KEYS, MOST_KEYS), "cursor": _TEXT}
     starts = Endpoint("POST", "/v1/sagas", StartedSaga, 201, body=SagaInput, headers={HEADER: _KEY}, refuses=(422,))
     steers: dict[str, Any] = {"gives": SteeredSaga, "status": 202, "refuses": (404, 409)}
     return {
@@ -113,6 +115,7 @@ def _endpoints(
         Endpoint("GET", "/v1/events", "text/event-stream"): events.of_all,
         Endpoint("GET", "/v1/locks", Locks, query={"limit": _whole(DEFAULT_LOCKS, MOST_LOCKS)}): looks.locks,
         Endpoint("GET", "/v1/workers", Workers): looks.workers,
+        Endpoint("GET", "/v1/operations", IdempotencyKeyList, query=keys): looks.operations,
         Endpoint("GET", "/v1/operations/{key}", Operation, query={"tenant_id": _TEXT}, refuses=(404,)): looks.operation,
         Endpoint("GET", "/health/live", Liveness, open_to_all=True): looks.live,
         Endpoint("GET", "/health/ready", Readiness, also=(503,), open_to_all=True): looks.ready,

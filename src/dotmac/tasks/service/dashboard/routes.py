@@ -42,6 +42,7 @@ def dashboard_routes(site: Site) -> list[BaseRoute]:
         Route("/sagas", guarded(pages.sagas), name="sagas"),
         Route("/sagas/{saga_id}", guarded(pages.saga), name="saga"),
         Route("/sagas/{saga_id}/{action}", guarded(action), methods=["GET", "POST"], name="action"),
+        Route("/keys", guarded(pages.keys), name="keys"),
         Route("/locks", guarded(pages.locks), name="locks"),
         Route("/workers", guarded(pages.workers), name="workers"),
         Route("/settings", guarded(pages.settings), name="settings"),
