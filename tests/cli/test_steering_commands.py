@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from typer.testing import CliRunner, Result
 
+from dotmac.tasks import BackgroundOperationsManager
 from dotmac.tasks.commands import app
+from dotmac.tasks.storage.redis import RedisStorage
 from service.service_process import ServiceProcess, running
 from support.processes import port_candidates
 from support.servers import standalone
@@ -170,6 +173,33 @@ def test_workers_and_locks_are_listed(shell: Shell) -> None:
     assert worker["worker_id"] in shell.run("workers").stdout
     assert shell.json("locks") == []
     assert shell.run("locks").stdout == "no lock is held\n"
+    assert shell.json("locks", "a") == {"name": "a", "held": None, "queue": [], "waiters": 0}
+    assert shell.run("locks", "a").stdout == "nobody holds a\nnobody waits for it\n"
+
+
+def test_a_lock_is_shown_with_those_who_wait_for_it(shell: Shell) -> None:
+    async def look() -> None:
+        first, second, third = (BackgroundOperationsManager(RedisStorage(shell.redis_url)) for _ in range(3))
+
+        async def hold(manager: BackgroundOperationsManager) -> None:
+            async with manager.lock("invoice:42"):
+                await trio.sleep_forever()
+
+        async with first, second, third, first.lock("invoice:42"), trio.open_nursery() as nursery:
+            for waiters, manager in enumerate((second, third), 1):
+                nursery.start_soon(hold, manager)
+                with trio.fail_after(10):
+                    while (await first.inspect_lock("invoice:42")).waiters < waiters:  # noqa: ASYNC110 - nothing tells of it
+                        await trio.sleep(0.01)
+            shown = await trio.to_thread.run_sync(lambda: shell.json("locks", "invoice:42"))
+            told = await trio.to_thread.run_sync(lambda: shell.run("locks", "invoice:42").stdout)
+            short = await trio.to_thread.run_sync(lambda: shell.run("locks", "invoice:42", "--limit", "1").stdout)
+            nursery.cancel_scope.cancel()
+        assert (shown["held"]["waiters"], len(shown["queue"])) == (2, 2)
+        assert told.count(shown["held"]["owner"]) == 3
+        assert "and 1 more" in short
+
+    trio.run(look)
 
 
 @pytest.mark.parametrize(

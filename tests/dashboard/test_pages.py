@@ -13,7 +13,14 @@ import pytest
 import trio
 
 from dashboard.stage import HOSTILE, OPERATOR, SECRET, VIEWER, Stage, stage
-from dotmac.tasks import Finding, MemoryStorage, OperationStatus, StorageUnavailable, Verdict
+from dotmac.tasks import (
+    BackgroundOperationsManager,
+    Finding,
+    MemoryStorage,
+    OperationStatus,
+    StorageUnavailable,
+    Verdict,
+)
 from dotmac.tasks.service.dashboard.site import Visitor
 from dotmac.tasks.service.redaction import HIDDEN, Redaction
 
@@ -288,11 +295,38 @@ async def test_idempotency_keys_are_listed_without_what_they_hold(full: Stage) -
 async def test_locks_and_workers_are_listed(full: Stage) -> None:
     async with full.manager.lock("invoice:<42>"):
         page = await full.get("/locks")
+        one = await full.get("/locks/invoice%3A%3C42%3E")
+        check(one)
+        assert "Nobody waits for it" in one
     assert "invoice:&lt;42&gt;" in page
+    assert 'href="/locks/invoice%3A%3C42%3E"' in page
+    free = await full.get("/locks/a/b")
+    check(free)
+    assert "Nobody holds it" in free
     (worker,) = await full.manager.list_workers()
     page = await full.get("/workers")
     assert worker.worker_id in page
     assert ">alive</span>" in page
+
+
+async def test_a_lock_is_shown_with_its_queue(full: Stage) -> None:
+    other = BackgroundOperationsManager(full.manager.storage, works=False)
+
+    async def hold() -> None:
+        async with other.lock("invoice"):
+            await trio.sleep_forever()
+
+    async with other, full.manager.lock("invoice"), trio.open_nursery() as nursery:
+        nursery.start_soon(hold)
+        with trio.fail_after(10):
+            while not (await full.manager.inspect_lock("invoice")).queue:  # noqa: ASYNC110 - nothing tells of it
+                await trio.sleep(0.01)
+        page = await full.get("/locks/invoice")
+        check(page)
+        (lock,) = await full.manager.list_locks()
+        assert page.count(lock.owner) == 2
+        assert "1 waiting" in await full.get("/locks")
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_pages_are_drawn_with_is_served_from_here(full: Stage) -> None:

@@ -120,6 +120,7 @@ async def use_locks(manager: Any) -> None:
         assert held.deadline > before + 40
         assert held.fence > 0
         assert [lock.name for lock in await manager.list_locks()] == ["a"]
+        assert (await manager.inspect_lock("a")).held == (await manager.list_locks())[0]
     async with manager.lock(["b", "a"]) as several:
         assert list(several) == ["a", "b"]
         assert several["a"].fence > held.fence

@@ -67,6 +67,7 @@ def use_everything(sync: Any) -> None:
         assert held.fence > 0
         assert not held.lost
         assert [lock.name for lock in sync.list_locks()] == ["a"]
+        assert sync.inspect_lock("a").held is not None
     with sync.lock(["b", "a"]) as several:
         assert list(several) == ["a", "b"]
     assert sync.acquire_lock("a", 10)

@@ -22,7 +22,7 @@ MUTATING = frozenset({
 })  # fmt: skip
 READING = frozenset({
     "get_record", "list_records", "due_sagas", "orphaned_sagas", "load_saga", "saga_meta", "list_sagas", "count_sagas",
-    "list_workers", "request_lock", "extend_lock", "free_lock", "list_locks",
+    "list_workers", "request_lock", "extend_lock", "free_lock", "list_locks", "look_at_lock",
 })  # fmt: skip
 VERBS = MUTATING | READING
 

@@ -38,7 +38,7 @@ from .http.routes import RouteRule, idempotent_route
 from .http.scope import Identity
 from .http.sealing import FernetCodec
 from .http.setup import add_background_operations_middleware
-from .listings import IdempotencyKeyList, IdempotencyKeySummary
+from .listings import IdempotencyKeyList, IdempotencyKeySummary, LockStanding, LockWaiter
 from .manager import BackgroundOperationsManager
 from .models import (
     Finding,
@@ -86,6 +86,8 @@ __all__ = [
     "LockLost",
     "LockNotAcquired",
     "LockReentered",
+    "LockStanding",
+    "LockWaiter",
     "MemoryStorage",
     "MiddlewareNotInstalled",
     "NonRetryableError",

@@ -1,11 +1,11 @@
-"""What lists show of idempotency keys."""
+"""What is shown of idempotency keys in lists, and of a lock with its queue."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from .models import OperationStatus
+from .models import LockInfo, OperationStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +43,34 @@ class IdempotencyKeyList:
 
     keys: list[IdempotencyKeySummary]
     cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LockWaiter:
+    """A process in a lock's queue; any number of its tasks may wait in this one place.
+
+    Attributes:
+        owner: The process, as ``host:pid``.
+        since: When it joined the queue (storage's time, UTC).
+        until: How long its place is kept unless it asks again, as it does every second or so.
+    """
+
+    owner: str
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LockStanding:
+    """A lock as it stands.
+
+    Attributes:
+        held: By whom, since when; None: it is free.
+        queue: Processes that wait for it, in the order of their turns.
+        waiters: How many they are; `queue` may have only the first of them.
+    """
+
+    name: str
+    held: LockInfo | None
+    queue: list[LockWaiter]
+    waiters: int

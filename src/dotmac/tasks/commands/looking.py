@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import IdempotencyKeyNotFound
-from ..listings import IdempotencyKeyList, IdempotencyKeySummary
+from ..listings import IdempotencyKeyList, IdempotencyKeySummary, LockStanding
 from ..manager import BackgroundOperationsManager
 from ..models import Finding, IdempotencyKey, LockInfo, OperationStatus, Verdict, WorkerInfo
 from ..service.exits import DRAINED, FAILED
@@ -23,6 +23,7 @@ _VERDICTS = {
     Verdict.ADVICE: ("advice", "yellow"),
     Verdict.PROBLEM: ("PROBLEM", "bold red"),
 }
+_LOCK_COLUMNS = ("lock", "holder", "fence", "held for", "lease ends in", "waiting")
 _WIDEST_VERDICT = max(len(name) for name, _ in _VERDICTS.values())
 
 
@@ -33,18 +34,34 @@ def add_to(app: typer.Typer) -> None:
 
 
 def locks(
+    name: Annotated[str | None, typer.Argument(help="One lock, to see its queue.", show_default=False)] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 100,
     redis: Redis = None,
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """List locks that are held, and how many processes wait for each."""
-    found = Link(redis, prefix).ask(lambda manager: manager.list_locks(limit))
+    """List locks that are held, or show one with the processes that wait for it."""
+    link = Link(redis, prefix)
+    if name is not None:
+        _show_lock(link.ask(lambda manager: manager.inspect_lock(name, limit)), as_json=as_json)
+        return
+    found = link.ask(lambda manager: manager.list_locks(limit))
     if as_json:
         print_json(found)
         return
     rows = [_lock_row(lock) for lock in found]
-    print_table(["lock", "holder", "fence", "held for", "lease ends in", "waiting"], rows, "no lock is held")
+    print_table(_LOCK_COLUMNS, rows, "no lock is held")
+
+
+def _show_lock(found: LockStanding, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    print_table(_LOCK_COLUMNS, [] if found.held is None else [_lock_row(found.held)], f"nobody holds {found.name}")
+    rows = [[place, waiter.owner, age(waiter.since)] for place, waiter in enumerate(found.queue, 1)]
+    print_table(["turn", "waiting", "for"], rows, "nobody waits for it")
+    if found.waiters > len(rows):
+        console().print(Text(f"and {found.waiters - len(rows)} more", "dim"))
 
 
 def workers(redis: Redis = None, prefix: Prefix = None, as_json: Json = False) -> None:

@@ -80,6 +80,7 @@ class BlockingManager:
     acquire_lock = _blocking(LockMethods.acquire_lock)
     release_lock = _blocking(LockMethods.release_lock)
     list_locks = _blocking(LockMethods.list_locks)
+    inspect_lock = _blocking(LockMethods.inspect_lock)
 
     def saga_handle(self, saga_id: str) -> BlockingSagaHandle:
         """A handle for a saga that was started earlier or elsewhere."""

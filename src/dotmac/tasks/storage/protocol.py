@@ -28,6 +28,7 @@ from .records import (
     LockQueued,
     LockRecord,
     LockRequest,
+    LockState,
     NewSaga,
     Purged,
     Renewal,
@@ -221,6 +222,10 @@ class LockStore(Protocol):
 
     async def list_locks(self, limit: int) -> list[LockRecord]:
         """Locks that are held, by name."""
+        ...
+
+    async def look_at_lock(self, name: str, limit: int) -> LockState:
+        """One lock and at most `limit` of those who wait for it, in the order of their turns. Changes nothing."""
         ...
 
 

@@ -44,6 +44,11 @@ class Looks:
         limit = Query(request, ("limit",)).number("limit", DEFAULT_LOCKS, MOST_LOCKS)
         return json_reply(Locks(await self._manager.list_locks(limit)))
 
+    async def lock(self, request: Request) -> Response:
+        """One lock and its queue."""
+        limit = Query(request, ("limit",)).number("limit", DEFAULT_LOCKS, MOST_LOCKS)
+        return json_reply(await self._manager.inspect_lock(request.path_params["name"], limit))
+
     async def workers(self, request: Request) -> Response:
         """Workers and their leases."""
         Query(request, ())

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 
 from ...http.keys import HEADER
-from ...listings import IdempotencyKeyList
+from ...listings import IdempotencyKeyList, LockStanding
 from ...manager import BackgroundOperationsManager
 from ...models import SagaList, SagaWorkflow
 from ...observability.prometheus import PrometheusMetrics
@@ -67,7 +67,9 @@ def api_routes(
     for path, handlers in _by_path(found).items():
         inside = path.startswith("/v1/")
         # One route a path, so that a method which is not possible is answered with all that are.
-        route = Route(path.removeprefix("/v1"), _by_method(handlers), methods=list(handlers))
+        # Names of locks may have slashes.
+        address = path.removeprefix("/v1").replace("{name}", "{name:path}")
+        route = Route(address, _by_method(handlers), methods=list(handlers))
         (below if inside else routes).append(route)
     # Mounted, so that what is not there is the API's to answer, not a page's.
     return [*routes, Mount("/v1", app=Router(below, redirect_slashes=False))]
@@ -114,6 +116,9 @@ def _endpoints(
         Endpoint("POST", f"{_SAGA}/retry", **steers, body=Retrying): sagas.retry,
         Endpoint("GET", "/v1/events", "text/event-stream"): events.of_all,
         Endpoint("GET", "/v1/locks", Locks, query={"limit": _whole(DEFAULT_LOCKS, MOST_LOCKS)}): looks.locks,
+        Endpoint(
+            "GET", "/v1/locks/{name}", LockStanding, query={"limit": _whole(DEFAULT_LOCKS, MOST_LOCKS)}
+        ): looks.lock,
         Endpoint("GET", "/v1/workers", Workers): looks.workers,
         Endpoint("GET", "/v1/operations", IdempotencyKeyList, query=keys): looks.operations,
         Endpoint("GET", "/v1/operations/{key}", Operation, query={"tenant_id": _TEXT}, refuses=(404,)): looks.operation,

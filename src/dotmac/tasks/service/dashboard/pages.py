@@ -117,6 +117,11 @@ class Pages:
         locks = await self._manager.list_locks(_MOST_LOCKS)
         return self._site.page(request, "locks.html", locks=locks, most=_MOST_LOCKS, now=datetime.now(UTC))
 
+    async def lock(self, request: Request) -> Response:
+        """One lock, and who waits for it."""
+        standing = await self._manager.inspect_lock(request.path_params["name"])
+        return self._site.page(request, "lock.html", lock=standing, now=datetime.now(UTC))
+
     async def workers(self, request: Request) -> Response:
         """Workers and their leases."""
         workers = await self._manager.list_workers()

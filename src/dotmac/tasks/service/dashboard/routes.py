@@ -44,6 +44,7 @@ def dashboard_routes(site: Site) -> list[BaseRoute]:
         Route("/sagas/{saga_id}/{action}", guarded(action), methods=["GET", "POST"], name="action"),
         Route("/keys", guarded(pages.keys), name="keys"),
         Route("/locks", guarded(pages.locks), name="locks"),
+        Route("/locks/{name:path}", guarded(pages.lock), name="lock"),
         Route("/workers", guarded(pages.workers), name="workers"),
         Route("/settings", guarded(pages.settings), name="settings"),
         Mount("/static", StaticFiles(directory=FOLDER / "static"), name="static"),
