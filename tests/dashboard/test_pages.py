@@ -42,7 +42,7 @@ async def empty() -> AsyncIterator[Stage]:
 class Outline(HTMLParser):
     """What tags a page has, and which attributes that a policy without inline code would block."""
 
-    VOID = frozenset({"meta", "link", "img", "input", "br"})
+    VOID = frozenset({"meta", "link", "img", "input", "br", "wbr"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -284,7 +284,7 @@ async def test_idempotency_keys_are_listed_without_what_they_hold(full: Stage) -
     further = re.search(r'rel="next" href="([^"]+)"', page)
     assert further is not None
     second = await full.get(further[1].replace("&amp;", "&"))
-    keys = [set(re.findall(r'data-label="Key" class="id">([0-9a-f]{64})<', each)) for each in (page, second)]
+    keys = [set(re.findall(r'class="id">([0-9a-f]{32}<wbr>[0-9a-f]{32})<', each)) for each in (page, second)]
     assert [len(each) for each in keys] == [50, 11]
     assert not keys[0] & keys[1]
     of_shop = await full.get("/keys?tenant_id=shop")
