@@ -22,12 +22,14 @@ from ..protocol import DUE_TOPIC
 
 MAX_PARTITIONS = 256
 SEPARATOR = b"\0"
+RECORDS = b"k:"
+"""Stands before the keys of idempotency records, behind the tag of their partition."""
 
 
 class Partition:
     """The keys of one partition, and the hash slot that all of them are in."""
 
-    __slots__ = ("_tag", "due", "expiry", "held", "index", "owned", "slot")
+    __slots__ = ("_tag", "due", "expiry", "held", "index", "owned", "records", "slot")
 
     def __init__(self, prefix: str, number: int) -> None:
         self._tag = f"{{{prefix}:p{number:02x}}}:".encode()
@@ -37,6 +39,7 @@ class Partition:
         self.index = self._tag + b"idx"
         self.expiry = self._tag + b"exp"
         self.held = self._tag + b"held"
+        self.records = self._tag + RECORDS
 
     def saga(self, saga_id: bytes) -> bytes:
         """Head of a saga."""
@@ -52,7 +55,7 @@ class Partition:
 
     def record(self, key: str) -> bytes:
         """An idempotency record."""
-        return self._tag + b"k:" + key.encode()
+        return self.records + key.encode()
 
     def lock(self, name: str) -> tuple[bytes, bytes, bytes]:
         """A lock, its queue and its waiters."""
@@ -78,6 +81,7 @@ class Layout:
         if not 0 < partitions <= MAX_PARTITIONS:
             raise InvalidInput("partitions", f"must lie between 1 and {MAX_PARTITIONS}, not {partitions}")
         self.prefix = prefix
+        self.tag = f"{{{prefix}".encode()
         self.partitions = tuple(Partition(prefix, number) for number in range(partitions))
         self.namespace = f"{{{prefix}:ns}}".encode()
         self.leases = f"{{{prefix}:w}}:leases".encode()
