@@ -18,6 +18,7 @@ from support.processes import DIE_WITH_PARENT, port_candidates, spawn, wait_unti
 from support.servers import server_folder, standalone
 
 HERE = Path(__file__).parent
+STANDBY, RESTARTED = "on a standby", "started again"
 FSYNCED = "Redis protocol, AOF, appendfsync always"
 
 
@@ -81,7 +82,7 @@ class Peer:
         durability: When it calls a step done.
         backend: Starts what it keeps its state in, and gives the address of that.
         requirements: What its environment needs; nothing for the engine, which runs where this runs.
-        has_standby: Whether a second worker can stand by.
+        recovers: Where its work can go on when a worker was killed.
     """
 
     name: str
@@ -89,7 +90,7 @@ class Peer:
     durability: str
     backend: Callable[[], AbstractContextManager[str]]
     requirements: tuple[str, ...] = ()
-    has_standby: bool = True
+    recovers: tuple[str, ...] = (STANDBY,)
 
     def start(self, *arguments: str, errors: IO[str] | int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """Start its script in such a way that it ends with this process. Raises `NotInstalled`."""
@@ -105,7 +106,7 @@ class Peer:
         )
 
 
-ENGINE = Peer("dotmac-tasks", "engine", FSYNCED, redis)
+ENGINE = Peer("dotmac-tasks", "engine", FSYNCED, redis, recovers=(STANDBY, RESTARTED))
 PEERS = (
     ENGINE,
     Peer("docket 0.27.0", "docket", FSYNCED, redis, ("pydocket==0.27.0",)),
@@ -117,7 +118,14 @@ PEERS = (
         "its own log, fsync (its default)",
         restate,
         ("restate-sdk==1.3.0", "hypercorn==0.18.0", "httpx==0.28.1"),
-        has_standby=False,
+        recovers=(RESTARTED,),
     ),
-    Peer("DBOS 3.4.0", "dbos", "SQLite, rollback journal, synchronous=FULL (its default)", sqlite, ("dbos==3.4.0",)),
+    Peer(
+        "DBOS 3.4.0",
+        "dbos",
+        "SQLite, rollback journal, synchronous=FULL (its default)",
+        sqlite,
+        ("dbos==3.4.0",),
+        recovers=(STANDBY, RESTARTED),
+    ),
 )
