@@ -1,0 +1,117 @@
+"""The sections of the one table: each runs a benchmark and makes rows of what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import trio
+from benchmarks import limits, recovery, saga_memory, saga_redis, scale
+from benchmarks.peers import comparison, standby
+from benchmarks.peers.catalogue import ENGINE
+from benchmarks.peers.driving import STEPS
+from benchmarks.report import Row
+
+PEERS = f"sagas of {STEPS} steps"
+DURABILITY = "sagas of 3 steps"
+LIMITS = "limits"
+SCALE = "steps, as things grow"
+
+
+def of_limits() -> Iterator[Row]:
+    """What the disk, the server and a round trip can do."""
+    for limit in limits.results():
+        figure = "" if limit.per_second else "not measured"
+        setting = "; ".join(filter(None, (limit.setting, limit.missing)))
+        yield Row(LIMITS, limit.what, limit.per_second or None, limit.p50_ms, limit.p99_ms, setting, figure)
+
+
+def of_peers() -> Iterator[Row]:
+    """The engine and its peers, with the same work."""
+    for row in sorted(comparison.results(), key=lambda each: (each.in_flight, -each.per_second)):
+        what, setting = f"{row.name}, {row.in_flight} in flight", row.durability
+        figure = "" if row.per_second else "not measured"
+        if row.missing:
+            setting = f"{setting}; {row.missing}"
+        more: dict[str, float | str] = {"name": row.name, "in_flight": row.in_flight}
+        yield Row(PEERS, what, row.per_second or None, row.p50_ms, row.p99_ms, setting, figure, more)
+
+
+def of_standby() -> Iterator[Row]:
+    """The engine and its peers, when a worker is killed."""
+    section = "SIGKILL in a step: seconds to the next one"
+    for row in standby.results():
+        figure = "not measured" if row.missing else standby.figure(row)
+        yield Row(section, f"{row.name}, {row.where}", setting=row.missing or "default settings", figure=figure)
+
+
+def of_durability() -> Iterator[Row]:
+    """The engine by what a write survives, beside its limits."""
+    for result in saga_redis.results():
+        for name, (rate, p50, p99) in (("engine", result.engine), ("connection", result.gateway)):
+            what = f"{name}, {result.lanes} in flight"
+            share = f"{result.title}; {rate / result.skeleton:.0%} of the skeleton"
+            yield Row(DURABILITY, what, rate, p50, p99, share, more={"share": rate / result.skeleton})
+        yield Row(DURABILITY, f"skeleton, {result.lanes} in flight", result.skeleton, setting=result.title)
+    for lanes, rate, _, points in saga_memory.results():
+        yield Row(DURABILITY, f"engine, {lanes} in flight", rate, points[49], points[98], "memory storage")
+
+
+def of_memory() -> Iterator[Row]:
+    """What a saga takes."""
+    section = "bytes of a saga of 3 steps"
+    finished = saga_redis.memory()
+    sizes = [
+        ("in flight, memory storage, all together", trio.run(saga_memory.held)),
+        *scale.memory(),
+        ("finished, in the server", finished),
+    ]
+    for what, size in sizes:
+        yield Row(section, what, figure=f"{size:,.0f} bytes", more={"bytes": size})
+
+
+def of_scale() -> Iterator[Row]:
+    """What a step costs as things grow."""
+    for each in scale.costs():
+        cost = f"{each.worker_us:.0f} µs of the workers and {each.server_us:.0f} µs of the server"
+        setting = f"processor time of a step: {each.step_us:.0f} µs, {cost}"
+        more: dict[str, float | str] = {"worker_us": each.worker_us, "server_us": each.server_us}
+        yield Row(SCALE, f"{each.what}: {each.value}", each.steps_per_second, setting=setting, more=more)
+    p50, p99 = scale.commit_times()
+    yield Row(SCALE, "commit of a step, 1 saga in flight", 1000 / p50, p50, p99, "appendfsync always")
+
+
+def of_recovery() -> Iterator[Row]:
+    """The engine, when a worker is killed or idle."""
+    for what, figure in recovery.results():
+        yield Row("recovery and idleness", what, figure=figure, setting="default settings, appendfsync everysec")
+
+
+SECTIONS: dict[str, Callable[[], Iterator[Row]]] = {
+    "limits": of_limits,
+    "peers": of_peers,
+    "standby": of_standby,
+    "durability": of_durability,
+    "scale": of_scale,
+    "memory": of_memory,
+    "recovery": of_recovery,
+}
+
+
+def ratios(rows: list[Row]) -> Iterator[Row]:
+    """What the rows say of each other: the engine by its limits and by its peers."""
+    section = "ratios"
+    rates = {(row.more["name"], row.more["in_flight"]): row.per_second for row in rows if row.section == PEERS}
+    for (name, in_flight), rate in rates.items():
+        own = rates.get((ENGINE.name, in_flight))
+        if own and rate and name != ENGINE.name:
+            what = f"{ENGINE.name} by {name}, {in_flight} in flight"
+            yield Row(section, what, figure=f"{own / rate:.2f}", setting="steps/s", more={"ratio": own / rate})
+    commit = next((row.p99_ms for row in rows if row.what.startswith("commit of a step")), None)
+    trip = next((row.p99_ms for row in rows if row.what == "round trip of the script"), None)
+    if commit and trip:
+        yield Row(
+            section,
+            "commit of a step by a round trip, p99",
+            figure=f"{commit / trip:.2f}",
+            more={"ratio": commit / trip},
+        )
