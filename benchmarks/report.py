@@ -91,8 +91,9 @@ def written(facts: dict[str, str], rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
         if row.section != section:
             section = row.section
+            columns = "" if row.figure else f"{'per second':>{rate}}{'p50 ms':>{p50}}{'p99 ms':>{p99}}"
             yield ""
-            yield f"{section:{what + 2}}{'per second':>{rate}}{'p50 ms':>{p50}}{'p99 ms':>{p99}}"
+            yield f"{section:{what + 2}}{columns:{rate + p50 + p99}}  load average {os.getloadavg()[0]:.1f}"
         yield str(row)
 
 

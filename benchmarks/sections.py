@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import trio
-from benchmarks import limits, recovery, saga_memory, saga_redis, scale
+from benchmarks import http_middleware, limits, locks, recovery, saga_memory, saga_redis, scale
 from benchmarks.peers import comparison, standby
 from benchmarks.peers.catalogue import ENGINE
 from benchmarks.peers.driving import STEPS
+from benchmarks.peers.environments import NotInstalled
 from benchmarks.report import Row
 
 PEERS = f"sagas of {STEPS} steps"
 DURABILITY = "sagas of 3 steps"
 LIMITS = "limits"
+BRIEF = 2.0  # seconds of one measurement of locks and of HTTP, which run one by one in greater length
 SCALE = "steps, as things grow"
 
 
@@ -27,13 +29,24 @@ def of_limits() -> Iterator[Row]:
 
 def of_peers() -> Iterator[Row]:
     """The engine and its peers, with the same work."""
-    for row in sorted(comparison.results(), key=lambda each: (each.in_flight, -each.per_second)):
-        what, setting = f"{row.name}, {row.in_flight} in flight", row.durability
-        figure = "" if row.per_second else "not measured"
-        if row.missing:
-            setting = f"{setting}; {row.missing}"
-        more: dict[str, float | str] = {"name": row.name, "in_flight": row.in_flight}
-        yield Row(PEERS, what, row.per_second or None, row.p50_ms, row.p99_ms, setting, figure, more)
+    for row in comparison.results():
+        yield compared(PEERS, row)
+
+
+def compared(section: str, row: comparison.Compared) -> Row:
+    """The row of one of them."""
+    figure = "" if row.per_second else "not measured"
+    setting = "; ".join(filter(None, (row.durability, row.missing)))
+    more: dict[str, float | str] = {"name": row.name, "in_flight": row.in_flight}
+    what = f"{row.name}, {row.in_flight} in flight"
+    return Row(section, what, row.per_second or None, row.p50_ms, row.p99_ms, setting, figure, more)
+
+
+def of_payloads() -> Iterator[Row]:
+    """The same with larger payloads, more briefly."""
+    for payload in (1_000, 10_000):
+        for row in comparison.results(seconds=2.0, payload=payload, rounds=1):
+            yield compared(f"{PEERS} that take and return {payload / 1000:g} KB", row)
 
 
 def of_standby() -> Iterator[Row]:
@@ -86,14 +99,41 @@ def of_recovery() -> Iterator[Row]:
         yield Row("recovery and idleness", what, figure=figure, setting="default settings, appendfsync everysec")
 
 
+def of_locks() -> Iterator[Row]:
+    """Locks beside those of other libraries."""
+    for each in locks.results(BRIEF):
+        own = "dotmac-tasks" if each.name == "this" else each.name
+        if each.missing:
+            yield Row("locks", own, setting=each.missing, figure="not measured")
+            continue
+        yield Row("locks", f"{own}, one caller, a free lock", each.one, setting="no AOF; acquire and release")
+        yield Row("locks", f"{own}, 100 callers, a lock each", each.many, setting="no AOF; acquire and release")
+        setting = f"no AOF; hand-offs; {each.commands:.1f} commands each; p99 from release to grant"
+        yield Row("locks", f"{own}, 100 callers, one lock", each.handed, p99_ms=each.p99_ms, setting=setting)
+
+
+def of_http() -> Iterator[Row]:
+    """The middleware beside an app without it, and beside two packages."""
+    section = "HTTP requests"
+    try:
+        for row in http_middleware.results(BRIEF):
+            share = f"{row.figures.rate / row.base:.0%} of the app without; AOF, everysec"
+            yield Row(section, f"{row.server}: {row.what}", row.figures.rate, p99_ms=row.figures.p99_ms, setting=share)
+    except NotInstalled as reason:
+        yield Row(section, "the middleware and its peers", setting=str(reason), figure="not measured")
+
+
 SECTIONS: dict[str, Callable[[], Iterator[Row]]] = {
     "limits": of_limits,
     "peers": of_peers,
+    "payloads": of_payloads,
     "standby": of_standby,
     "durability": of_durability,
     "scale": of_scale,
     "memory": of_memory,
     "recovery": of_recovery,
+    "locks": of_locks,
+    "http": of_http,
 }
 
 
