@@ -5,71 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from benchmarks.peers.environments import python_with, restate_server
+from benchmarks.peers.backends import postgres, redis, restate, sqlite
+from benchmarks.peers.environments import python_with
 
-from support.processes import DIE_WITH_PARENT, port_candidates, spawn, wait_until
-from support.servers import server_folder, standalone
+from support.processes import DIE_WITH_PARENT
 
 HERE = Path(__file__).parent
 STANDBY, RESTARTED = "on a standby", "started again"
 FSYNCED = "Redis protocol, AOF, appendfsync always"
-
-
-@contextmanager
-def redis() -> Iterator[str]:
-    """A server that answers when a write is on disk; its URL."""
-    with standalone("appendfsync always", aof=True) as server:
-        yield server.url
-
-
-@contextmanager
-def sqlite() -> Iterator[str]:
-    """The URL of a database that does not exist yet."""
-    with server_folder() as folder:
-        yield f"sqlite:///{folder}/peer.sqlite"
-
-
-@contextmanager
-def restate() -> Iterator[str]:
-    """Restate's server; URLs of its ingress, of its admin API, and of the service that is to be registered."""
-    binary = restate_server()
-    with server_folder() as folder:
-        ingress, admin, fabric, service = islice(port_candidates(), 4)
-        environment = {
-            "RESTATE_BASE_DIR": str(folder),
-            "RESTATE_LISTEN_MODE": "tcp",
-            "RESTATE_BIND_IP": "127.0.0.1",
-            "RESTATE_BIND_PORT": str(fabric),
-            "RESTATE_INGRESS__BIND_ADDRESS": f"127.0.0.1:{ingress}",
-            "RESTATE_ADMIN__BIND_ADDRESS": f"127.0.0.1:{admin}",
-            "RESTATE_DISABLE_TELEMETRY": "true",
-            "RESTATE_LOG_FILTER": "warn",
-        }
-        with (folder / "log").open("wb") as log:
-            server = spawn([binary, "--no-logo"], env=os.environ | environment, stdout=log, stderr=log, cwd=folder)
-        try:
-            # Its ports are open when it can be asked.
-            wait_until(lambda: _is_open(ingress) and _is_open(admin), what="Restate's server answers")
-            yield " ".join(f"http://127.0.0.1:{port}" for port in (ingress, admin, service))
-        finally:
-            server.kill()
-            server.wait()
-
-
-def _is_open(port: int) -> bool:
-    answer = subprocess.run(
-        [sys.executable, "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)"],
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
-    return answer.returncode == 0
 
 
 @dataclass(frozen=True)
@@ -82,7 +31,7 @@ class Peer:
         durability: When it calls a step done.
         backend: Starts what it keeps its state in, and gives the address of that.
         requirements: What its environment needs; nothing for the engine, which runs where this runs.
-        recovers: Where its work can go on when a worker was killed.
+        recovers: Where its work can go on when a worker was killed, as far as that is measured.
     """
 
     name: str
@@ -106,6 +55,7 @@ class Peer:
         )
 
 
+DBOS = ("dbos==3.4.0",)
 ENGINE = Peer("dotmac-tasks", "engine", FSYNCED, redis, recovers=(STANDBY, RESTARTED))
 PEERS = (
     ENGINE,
@@ -121,11 +71,12 @@ PEERS = (
         recovers=(RESTARTED,),
     ),
     Peer(
-        "DBOS 3.4.0",
+        "DBOS 3.4.0, SQLite",
         "dbos",
-        "SQLite, rollback journal, synchronous=FULL (its default)",
+        "rollback journal, synchronous=FULL (its default)",
         sqlite,
-        ("dbos==3.4.0",),
+        DBOS,
         recovers=(STANDBY, RESTARTED),
     ),
+    Peer("DBOS 3.4.0, PostgreSQL", "dbos", "fsync, synchronous_commit (its default)", postgres, DBOS, recovers=()),
 )

@@ -26,7 +26,8 @@ import trio
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the servers of the tests, and the other benchmarks
 
-from benchmarks.peers.catalogue import FSYNCED, PEERS, Peer, redis  # noqa: E402
+from benchmarks.peers.backends import redis  # noqa: E402
+from benchmarks.peers.catalogue import FSYNCED, PEERS, Peer  # noqa: E402
 from benchmarks.peers.driving import IN_FLIGHT, STEPS  # noqa: E402
 from benchmarks.peers.environments import NotInstalled  # noqa: E402
 from benchmarks.skeleton import sagas_per_second  # noqa: E402
@@ -64,6 +65,8 @@ def once(peer: Peer, seconds: float, payload: int) -> list[Compared]:
             complaints = errors.read().strip().splitlines()
     except NotInstalled as reason:
         return _missing(peer, f"not installed: {reason}")
+    except TimeoutError as reason:
+        return _missing(peer, f"failed: {reason}")
     if len(rows) < len(IN_FLIGHT):
         return _missing(peer, f"failed: {complaints[-1] if complaints else 'it said nothing'}")
     return rows
@@ -112,9 +115,9 @@ def figures(row: Compared) -> str:
 
 
 def main(seconds: float = SECONDS, payload: float = PAYLOAD, rounds: float = ROUNDS) -> None:
-    print(f"{'':20}{'in flight':>10}{'sagas/s':>10}{'steps/s':>10}{'p50 ms':>10}{'p99 ms':>10}   durable when")
+    print(f"{'':25}{'in flight':>10}{'sagas/s':>10}{'steps/s':>10}{'p50 ms':>10}{'p99 ms':>10}   durable when")
     for row in results(seconds, int(payload), int(rounds)):
-        print(f"{row.name:20}{row.in_flight:>10}{figures(row)}")
+        print(f"{row.name:25}{row.in_flight:>10}{figures(row)}")
 
 
 if __name__ == "__main__":

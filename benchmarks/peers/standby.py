@@ -141,7 +141,7 @@ def results(cap: float = CAP) -> Iterator[Recovered]:
                 took = measured(peer, cap, standby=way == STANDBY)
             except NotInstalled as reason:
                 missing = f"not installed: {reason}"
-            except Silence:
+            except (Silence, TimeoutError):
                 missing = "it did not begin in time"
             yield Recovered(peer.name, way, took, missing)
 
@@ -153,7 +153,7 @@ def figure(row: Recovered, cap: float = CAP) -> str:
 
 def main(cap: float = CAP) -> None:
     for row in results(cap):
-        print(f"{row.name:20}{row.where:20}{figure(row, cap)}")
+        print(f"{row.name:25}{row.where:20}{figure(row, cap)}")
 
 
 if __name__ == "__main__":
