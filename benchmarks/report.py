@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from benchmarks import chart
 
@@ -43,7 +44,7 @@ class Row:
     p99_ms: float | None = None
     setting: str = ""
     figure: str = ""
-    more: dict[str, float | str] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         what, rate, p50, p99 = WIDTHS

@@ -37,7 +37,7 @@ def compared(section: str, row: comparison.Compared) -> Row:
     """The row of one of them."""
     figure = "" if row.per_second else "not measured"
     setting = "; ".join(filter(None, (row.durability, row.missing)))
-    more: dict[str, float | str] = {"name": row.name, "in_flight": row.in_flight}
+    more = {"name": row.name, "in_flight": row.in_flight, "rounds": row.rounds}
     what = f"{row.name}, {row.in_flight} in flight"
     return Row(section, what, row.per_second or None, row.p50_ms, row.p99_ms, setting, figure, more)
 
@@ -87,7 +87,7 @@ def of_scale() -> Iterator[Row]:
     for each in scale.costs():
         cost = f"{each.worker_us:.0f} µs of the workers and {each.server_us:.0f} µs of the server"
         setting = f"processor time of a step: {each.step_us:.0f} µs, {cost}"
-        more: dict[str, float | str] = {"worker_us": each.worker_us, "server_us": each.server_us}
+        more = {"worker_us": each.worker_us, "server_us": each.server_us}
         yield Row(SCALE, f"{each.what}: {each.value}", each.steps_per_second, setting=setting, more=more)
     p50, p99 = scale.commit_times()
     yield Row(SCALE, "commit of a step, 1 saga in flight", 1000 / p50, p50, p99, "appendfsync always")
