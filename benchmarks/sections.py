@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 
 import trio
 from benchmarks import http_middleware, limits, locks, recovery, saga_memory, saga_redis, scale
@@ -14,7 +15,7 @@ from benchmarks.report import Row
 
 PEERS = f"sagas of {STEPS} steps"
 DURABILITY = "sagas of 3 steps"
-LIMITS = "limits"
+LIMITS, RATIOS = "limits", "ratios"
 BRIEF = 2.0  # seconds of one measurement of locks and of HTTP, which run one by one in greater length
 SCALE = "steps, as things grow"
 
@@ -36,8 +37,9 @@ def of_peers() -> Iterator[Row]:
 def compared(section: str, row: comparison.Compared) -> Row:
     """The row of one of them."""
     figure = "" if row.per_second else "not measured"
-    setting = "; ".join(filter(None, (row.durability, row.missing)))
-    more = {"name": row.name, "in_flight": row.in_flight, "rounds": row.rounds}
+    cost = "" if row.processor_ms is None else f"processor time {row.processor_ms:.1f} ms"
+    setting = "; ".join(filter(None, (row.durability, cost, row.missing)))
+    more = {"compared": asdict(row)}
     what = f"{row.name}, {row.in_flight} in flight"
     return Row(section, what, row.per_second or None, row.p50_ms, row.p99_ms, setting, figure, more)
 
@@ -139,19 +141,19 @@ SECTIONS: dict[str, Callable[[], Iterator[Row]]] = {
 
 def ratios(rows: list[Row]) -> Iterator[Row]:
     """What the rows say of each other: the engine by its limits and by its peers."""
-    section = "ratios"
-    rates = {(row.more["name"], row.more["in_flight"]): row.per_second for row in rows if row.section == PEERS}
-    for (name, in_flight), rate in rates.items():
-        own = rates.get((ENGINE.name, in_flight))
-        if own and rate and name != ENGINE.name:
-            what = f"{ENGINE.name} by {name}, {in_flight} in flight"
-            yield Row(section, what, figure=f"{own / rate:.2f}", setting="steps/s", more={"ratio": own / rate})
+    found = [comparison.Compared(**row.more["compared"]) for row in rows if row.section == PEERS]
+    own = {row.in_flight: row for row in found if row.name == ENGINE.name}
+    for row in found:
+        ratio = comparison.ratio(own[row.in_flight], row)
+        if row.name != ENGINE.name and ratio is not None:
+            what = f"{ENGINE.name} by {row.name}, {row.in_flight} in flight"
+            yield Row(
+                RATIOS, what, figure=f"{ratio:.2f}", setting="sagas/s, median of the rounds", more={"ratio": ratio}
+            )
     commit = next((row.p99_ms for row in rows if row.what.startswith("commit of a step")), None)
     trip = next((row.p99_ms for row in rows if row.what == "round trip of the script"), None)
     if commit and trip:
+        what = "commit of a step by a round trip, p99"
         yield Row(
-            section,
-            "commit of a step by a round trip, p99",
-            figure=f"{commit / trip:.2f}",
-            more={"ratio": commit / trip},
+            RATIOS, what, figure=f"{commit / trip:.2f}", setting="appendfsync always", more={"ratio": commit / trip}
         )

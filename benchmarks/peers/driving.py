@@ -1,9 +1,9 @@
 """What every peer's process does: drive workflows and say what that took, or stand by as a worker.
 
 Runs in the environments of the peers, so it needs nothing but the standard library. The process is started as
-``python -m benchmarks.peers.NAME_worker measure ADDRESS SECONDS PAYLOAD`` and prints one JSON row for each number in
-flight, or with ``serve ADDRESS WORKER``, and then starts one workflow when a line comes on its standard input. Its
-steps last a second each and print ``step NUMBER NANOSECONDS``, by the monotonic clock that all processes share.
+``python -m benchmarks.peers.NAME_worker measure ADDRESS SECONDS PAYLOAD`` and prints ``begin`` and a JSON row for each
+number in flight, or with ``serve ADDRESS WORKER``, and then starts one workflow when a line comes on its standard
+input. Its steps last a second each and print ``step NUMBER NANOSECONDS``, by the monotonic clock that all share.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Meter:
     def __init__(self, one: One, in_flight: int, seconds: float) -> None:
         self._one, self._in_flight = one, in_flight
         self._took = list[float]()
+        print("begin", flush=True)  # whoever measures looks at the processor time now, and again at the row
         self._began = time.perf_counter()
         self._ends = self._began + seconds
 
