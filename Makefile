@@ -36,12 +36,13 @@ test: lint  ## lint, then all tests with coverage
 chaos: $(READY)  ## kill, freeze and cut off everything for MINUTES (3), then check every promise
 	CHAOS_MINUTES=$(or $(MINUTES),3) $(BIN)/python -m pytest -s tests/chaos/test_chaos.py
 
-bench: $(READY)  ## print the figures, in one table
-	$(BIN)/python benchmarks/table.py
+bench: $(READY)  ## print the figures beside limits and peers, in one table (SECTIONS: some of it)
+	$(BIN)/python benchmarks/table.py $(SECTIONS)
 
 bench-quick: $(READY)  ## check ratios that must not get worse
 	$(BIN)/python benchmarks/table.py quick
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage-kernel htmlcov build dist
+	rm -rf benchmarks/.peers benchmarks/results
 	find src tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +

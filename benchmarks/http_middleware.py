@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,10 +31,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the servers of the tests
 
+from benchmarks.peers.environments import NotInstalled, python_with  # noqa: E402
+
 from support.servers import standalone  # noqa: E402
 
 HERE = ROOT / "benchmarks"
 PEERS = ["asgi-idempotency-header==0.2.0", "idemptx==0.2.2", "fastapi", "uvicorn", "redis>=4.6,<5"]
+PEER_NAMES = ("asgi-idempotency-header", "idemptx")
 CONNECTIONS = 32
 NEW_KEYS, ONE_KEY = "new keys", "replays"
 _WRK = """
@@ -116,16 +119,6 @@ def load(port: int, keys: str, seconds: float, connections: int) -> Figures:
     return Figures(float(rate[1]), float(p99[1]) * in_ms, int(failed[1]) if failed else 0)
 
 
-def peers_python() -> str:
-    """The interpreter of an environment with the peers."""
-    folder = Path(tempfile.gettempdir()) / "dotmac-tasks-http-peers"
-    python = folder / "bin" / "python"
-    if not python.exists():
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *PEERS], check=True, stdout=subprocess.DEVNULL)
-    return str(python)
-
-
 def memory_mib(pid: int) -> float:
     """Resident memory of a process."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -152,10 +145,53 @@ def stream_gibibyte(port: int, pid: int) -> tuple[float, float, str]:
     return before, max(highest, memory_mib(pid)), answer
 
 
-def row(server: str, what: str, figures: Figures, base: float) -> None:
-    """Print one line of the table."""
-    failed = f"  {figures.failed} refused" if figures.failed else ""
-    print(f"{server:15} {what:38} {figures.rate:8,.0f}/s {figures.p99_ms:8.1f} ms {figures.rate / base:6.0%}{failed}")
+@dataclass(frozen=True)
+class Row:
+    """One app under one server, beside the same server without the middleware."""
+
+    server: str
+    what: str
+    figures: Figures
+    base: float
+
+
+def under_load(server: str, mode: str, redis: str, seconds: float, connections: int) -> Iterator[tuple[str, Figures]]:
+    """Requests under new keys, then replays of one."""
+    python = str(python_with("http-peers", PEERS)) if mode in PEER_NAMES else sys.executable
+    with serving(server, mode, redis, python) as (port, _):
+        load(port, NEW_KEYS, 1, connections)
+        for keys in (NEW_KEYS, ONE_KEY):
+            yield keys, load(port, keys, seconds, connections)
+
+
+def results(seconds: float, connections: int = CONNECTIONS) -> Iterator[Row]:
+    """Every app under every server. Raises `NotInstalled` without wrk, or when the peers cannot be had."""
+    if shutil.which("wrk") is None:
+        raise NotInstalled("there is no wrk (Debian package wrk)")
+    with standalone("appendonly yes", "appendfsync everysec") as redis:
+        base = 0.0
+        for server in ("hypercorn trio", "uvicorn"):
+            with serving(server, "plain", "") as (port, _):
+                load(port, ONE_KEY, 1, connections)
+                plain = load(port, ONE_KEY, seconds, connections)
+            base = plain.rate
+            yield Row(server, "without the middleware", plain, base)
+            for mode in ("memory", "redis"):
+                for keys, figures in under_load(server, mode, redis.url, seconds, connections):
+                    yield Row(server, f"{mode}, {keys}", figures, base)
+        for peer in PEER_NAMES:
+            for keys, figures in under_load("uvicorn", peer, redis.url, seconds, connections):
+                yield Row("uvicorn", f"{peer}, redis, {keys}", figures, base)
+
+
+def streamed() -> str:
+    """What memory does while a gibibyte goes through a protected route."""
+    with (
+        standalone("appendonly yes", "appendfsync everysec") as redis,
+        serving("hypercorn trio", "redis-large", redis.url) as (port, pid),
+    ):
+        before, highest, answer = stream_gibibyte(port, pid)
+    return f"{before:.0f} MiB before, {highest:.0f} MiB at most; {answer}"
 
 
 def main() -> None:
@@ -163,28 +199,12 @@ def main() -> None:
     connections = int(sys.argv[2]) if len(sys.argv) > 2 else CONNECTIONS
     print(f"{connections} connections, {seconds:g} s each, Python {sys.version.split()[0]}, one server process")
     print(f"{'server':15} {'app':38} {'requests':>10} {'p99':>11} {'of plain':>8}")
-    bases: dict[str, float] = {}
-    with standalone("appendonly yes", "appendfsync everysec") as redis:
-        for server in ("hypercorn trio", "uvicorn"):
-            with serving(server, "plain", "") as (port, _):
-                load(port, ONE_KEY, 1, connections)
-                plain = load(port, ONE_KEY, seconds, connections)
-            base = bases[server] = plain.rate
-            row(server, "without the middleware", plain, base)
-            for mode in ("memory", "redis"):
-                with serving(server, mode, redis.url) as (port, _):
-                    load(port, NEW_KEYS, 1, connections)
-                    row(server, f"{mode}, new keys", load(port, NEW_KEYS, seconds, connections), base)
-                    row(server, f"{mode}, replays", load(port, ONE_KEY, seconds, connections), base)
-        python = peers_python()
-        for peer in ("asgi-idempotency-header", "idemptx"):
-            with serving("uvicorn", peer, redis.url, python) as (port, _):
-                load(port, NEW_KEYS, 1, connections)
-                row("uvicorn", f"{peer}, redis, new keys", load(port, NEW_KEYS, seconds, connections), bases["uvicorn"])
-                row("uvicorn", f"{peer}, redis, replays", load(port, ONE_KEY, seconds, connections), bases["uvicorn"])
-        with serving("hypercorn trio", "redis-large", redis.url) as (port, pid):
-            before, highest, answer = stream_gibibyte(port, pid)
-        print(f"1 GiB through a protected route: {before:.0f} MiB before, {highest:.0f} MiB at most; {answer}")
+    for row in results(seconds, connections):
+        seen = row.figures
+        failed = f"  {seen.failed} refused" if seen.failed else ""
+        share = seen.rate / row.base
+        print(f"{row.server:15} {row.what:38} {seen.rate:8,.0f}/s {seen.p99_ms:8.1f} ms {share:6.0%}{failed}")
+    print(f"1 GiB through a protected route: {streamed()}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Locks beside redis-py's `Lock` (in threads and under asyncio), python-redis-lock and pottery's Redlock, in one run.
 
-`python benchmarks/locks.py [seconds]`. The other two live in an environment of their own, which the script makes in a
-temporary folder. Measured are:
+`python benchmarks/locks.py [seconds]`. The other two live in environments of their own, which the script makes.
+Measured are:
 
 - alone: acquire and release of a free lock, one caller after the other, and 100 callers with a lock each;
 - contended: four processes with 25 callers each who all want one lock; hand-offs per second (all of them, over all
@@ -14,9 +14,9 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
-import venv
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the servers of the tests, and the script next to this one
 
 from benchmarks.lock_callers import ALONE, CONTENDED, PLAIN  # noqa: E402
+from benchmarks.peers.environments import NotInstalled, python_with  # noqa: E402
 
 from support.servers import Server, standalone  # noqa: E402
 
@@ -80,22 +81,14 @@ async def contended(url: str, seconds: float, waiters: int) -> list[tuple[int, i
     return moments
 
 
-def environment() -> dict[str, str]:
-    """Where the others are installed: name to interpreter. One that cannot be installed is left out, and said so."""
-    found = dict.fromkeys(PLAIN, sys.executable)
+def environment() -> dict[str, str | NotInstalled]:
+    """Where the others are installed: name to interpreter, or why it cannot be had."""
+    found: dict[str, str | NotInstalled] = dict.fromkeys(("this", *PLAIN), sys.executable)
     for name, requirement in OTHERS.items():
-        folder = Path(tempfile.gettempdir()) / "dotmac-tasks-benchmarks" / name
-        python = folder / "bin" / "python"
-        if not (folder / "ready").exists():
-            venv.create(folder, with_pip=True, clear=True)
-            made = subprocess.run(
-                [python, "-m", "pip", "install", "-q", requirement], capture_output=True, text=True, check=False
-            )
-            if made.returncode != 0:
-                print(f"{name} could not be installed: {made.stderr.strip().splitlines()[-1]}")
-                continue
-            (folder / "ready").touch()
-        found[name] = str(python)
+        try:
+            found[name] = str(python_with(name, [requirement]))
+        except NotInstalled as reason:
+            found[name] = reason
     return found
 
 
@@ -139,17 +132,38 @@ def _commands(server: Server) -> int:
     return sum(calls for name, calls in sent.items() if name not in inside | {"config|resetstat", "info", "ping"})
 
 
+@dataclass(frozen=True)
+class Locks:
+    """What a library's locks do: pairs of acquire and release per second alone, one and many; hand-offs under wait."""
+
+    name: str
+    one: float = 0.0
+    many: float = 0.0
+    handed: float = 0.0
+    p99_ms: float = 0.0
+    commands: float = 0.0
+    missing: str = ""
+
+
+def results(seconds: float) -> Iterator[Locks]:
+    """Every library, on a server of its own."""
+    for name, python in environment().items():
+        if isinstance(python, NotInstalled):
+            yield Locks(name, missing=f"not installed: {python}")
+            continue
+        with standalone("appendonly no") as server:
+            one = run_alone(python, name, server.url, seconds, 1)
+            many = run_alone(python, name, server.url, seconds, WAITERS)
+            yield Locks(name, one, many, *run_contended(python, name, server, seconds))
+
+
 def main(seconds: float) -> None:
-    pythons = {"this": sys.executable, **environment()}
     load = os.getloadavg()[0]
     print(f"{seconds:g} s each; load average {load:.1f} on {os.cpu_count()} cores")
     print(f"{'':18} {'alone':>9} {'100 alone':>10} {'hand-offs/s':>12} {'p99 ms':>8} {'commands':>9}")
-    for name, python in pythons.items():
-        with standalone("appendonly no") as server:
-            one = run_alone(python, name, server.url, seconds, 1)
-            many = run_alone(python, name, server.url, seconds, 100)
-            rate, p99, commands = run_contended(python, name, server, seconds)
-        print(f"{name:18} {one:>9,.0f} {many:>10,.0f} {rate:>12,.0f} {p99:>8.1f} {commands:>9.2f}")
+    for row in results(seconds):
+        figures = f"{row.one:>9,.0f} {row.many:>10,.0f} {row.handed:>12,.0f} {row.p99_ms:>8.1f} {row.commands:>9.2f}"
+        print(f"{row.name:18} {row.missing or figures}")
 
 
 if __name__ == "__main__":

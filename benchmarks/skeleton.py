@@ -68,20 +68,20 @@ class Pipeline:
             event.set()
 
 
-async def saga(pipeline: Pipeline, sha: bytes, steps: int) -> None:
-    """Commit a saga of so many steps."""
+async def saga(pipeline: Pipeline, sha: bytes, steps: int, result: object) -> None:
+    """Commit a saga of so many steps, each with this result."""
     name = uuid4().hex
     for step in range(steps + 1):
         with trio.move_on_after(30):
             await trio.lowlevel.checkpoint()
         kind = "step_completed" if step else "created"
-        event = json.dumps({"kind": kind, "step": step, "at": time.time(), "result": {"done": True}})
+        event = json.dumps({"kind": kind, "step": step, "at": time.time(), "result": {"done": result}})
         keys = (f"skeleton:s:{name}", f"skeleton:j:{name}", "skeleton:due")
         reply = await pipeline.ask("EVALSHA", sha, len(keys), *keys, 1, step, "running", event, 1, name)
         assert reply[0] == 1
 
 
-async def sagas_per_second(url: str, lanes: int, count: int, steps: int = 3) -> float:
+async def sagas_per_second(url: str, lanes: int, count: int, steps: int = 3, result: object = True) -> float:
     """Sagas per second with so many in flight."""
     address = urlsplit(url)
     async with trio_asyncio.open_loop():
@@ -95,7 +95,7 @@ async def sagas_per_second(url: str, lanes: int, count: int, steps: int = 3) -> 
 
             async def lane() -> None:
                 for _ in range(count // lanes):
-                    await saga(pipeline, sha, steps)
+                    await saga(pipeline, sha, steps, result)
 
             began = time.perf_counter()
             async with trio.open_nursery() as nursery:

@@ -1,4 +1,7 @@
-"""One table of what the package costs, from all benchmarks that need nothing but this machine: `make bench`.
+"""One table of what the package costs, beside its limits and its peers: `make bench`, a quarter of an hour.
+
+`table.py SECTION…` prints some of its sections only: those named in `sections.py`. Beside the table, raw rows and
+charts are written to a folder that git ignores.
 
 `make bench-quick` (`table.py quick`) takes a minute or two, compares ratios only, and fails where one has become much
 worse. No absolute figure can be checked on a machine that is shared; a ratio of two things measured in turn can.
@@ -18,6 +21,8 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from benchmarks import recovery, saga_memory, saga_redis  # noqa: E402
+from benchmarks.report import Row, machine, save, written  # noqa: E402
+from benchmarks.sections import SECTIONS, ratios  # noqa: E402
 
 from support.servers import standalone  # noqa: E402
 
@@ -26,18 +31,6 @@ FLOORS = {1: 0.6, 100: 0.25}
 MEMORY_FLOOR = 0.4
 KILLS = 3
 LATEST = 0.5  # of the lease: a takeover that takes as long did not come from knowing that the process is dead
-
-
-def rows() -> Iterator[tuple[str, str]]:
-    """What was measured, and its figure."""
-    for lanes, rate, _, points in saga_memory.results():
-        yield f"memory, {lanes} in flight", f"{rate:,.0f} sagas/s, p99 {points[98]:.1f} ms"
-    yield f"memory, {saga_memory.HELD:,} in flight", f"{trio.run(saga_memory.held):,.0f} bytes each"
-    for result in saga_redis.results():
-        figure = f"{result.engine[0]:,.0f} sagas/s, p99 {result.engine[2]:.1f} ms"
-        yield f"{result.title}, {result.lanes} in flight", f"{figure}, {result.share:.0%} of the skeleton"
-    yield "a finished saga in the server", f"{saga_redis.memory():,.0f} bytes"
-    yield from recovery.results()
 
 
 def checks() -> Iterator[tuple[str, float, float]]:
@@ -53,19 +46,38 @@ def checks() -> Iterator[tuple[str, float, float]]:
     yield "lease by takeover", recovery.LEASE / slowest, 1 / LATEST
 
 
-def main(*, quick: bool) -> int:
+def quick() -> int:
+    """Print the ratios, and how many of them are too low."""
     version = platform.python_version()
     print(f"Python {version}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}, sagas of three steps")
     failed = 0
-    if quick:
-        for name, ratio, floor in checks():
-            failed += ratio < floor
-            print(f"{name:40} {ratio:8.2f}   at least {floor:.2f}{'' if ratio >= floor else '   TOO LITTLE'}")
-        return failed
-    for title, figure in rows():
-        print(f"{title:70} {figure}")
-    return 0
+    for name, ratio, floor in checks():
+        failed += ratio < floor
+        print(f"{name:40} {ratio:8.2f}   at least {floor:.2f}{'' if ratio >= floor else '   TOO LITTLE'}")
+    return failed
+
+
+def full(wanted: list[str]) -> None:
+    """Print the table, and write it, its raw rows and charts to a folder."""
+    facts, rows, lines = machine(), list[Row](), list[str]()
+
+    def measured() -> Iterator[Row]:
+        for section in wanted or SECTIONS:
+            for row in SECTIONS[section]():
+                rows.append(row)
+                yield row
+        for row in ratios(rows[:]):
+            rows.append(row)
+            yield row
+
+    for line in written(facts, measured()):
+        lines.append(line)
+        print(line, flush=True)
+    print(f"\nraw rows and charts: {save(facts, rows, lines).relative_to(ROOT)}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(quick="quick" in sys.argv[1:]))
+    arguments = sys.argv[1:]
+    if arguments == ["quick"]:
+        sys.exit(quick())
+    full(arguments)
