@@ -189,7 +189,9 @@ async def look(client: httpx.AsyncClient) -> None:
     while True:
         await trio.sleep(LOOK_EVERY)
         for page in PAGES:
-            (await client.get(page)).raise_for_status()
+            answer = await client.get(page)
+            if answer.is_error:  # a machine that is too busy for a probe is worth a line, not the end
+                print(f"        {page}: {answer.status_code} {answer.reason_phrase}", flush=True)
 
 
 async def report(load: Load, server: Server, samples: list[Sample]) -> None:
