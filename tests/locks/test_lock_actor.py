@@ -16,6 +16,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from dotmac.tasks import LockLost, LockNotAcquired, MemoryStorage, NotStarted, StorageRefused, StorageUnavailable
 from dotmac.tasks.errors import ActorDied
 from dotmac.tasks.runtime.lock_actor import LONGEST_TURN, MOST_HANDOVERS, PLACE
+from dotmac.tasks.runtime.lock_tools import SIGN_OFF
 from locks.history import Visit, check
 from runtime.nodes import Node, Wire, at_call, lose_reply, refuse
 from storage.stored import lock
@@ -418,6 +419,23 @@ def _unlucky(dice: random.Random) -> Any:
         return await call()
 
     return choose
+
+
+async def test_a_lock_that_nobody_could_give_up_is_told_with_the_reason(
+    shared: MemoryStorage, node: Node, other: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def never(_wire: Wire, verb: str, carry_out: Callable[[], Any]) -> Any:
+        if verb == "free_lock":
+            await trio.sleep_forever()
+        return await carry_out()
+
+    async with other.manager.lock("a"):
+        node.wire.fault = never
+        with trio.move_on_after(3):
+            async with node.manager.lock("a"):
+                pytest.fail("somebody else has it")
+        await trio.sleep(SIGN_OFF + 1)
+    assert f"could not be given up, its lease will end by itself: no answer within {SIGN_OFF:g} s" in caplog.text
 
 
 @pytest.mark.parametrize("seed", range(15))

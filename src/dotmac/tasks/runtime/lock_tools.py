@@ -50,7 +50,7 @@ class LockTools:
                 else:
                     return
                 await trio.sleep(_RETRY)
-            told = problem or f"no answer within {SIGN_OFF:g} s"
+        told = problem or f"no answer within {SIGN_OFF:g} s"
         _log.warning("the lock %r could not be given up, its lease will end by itself: %s", name, told)
 
 
