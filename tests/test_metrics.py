@@ -225,18 +225,21 @@ async def test_metadata_is_added_to_a_new_saga(manager: BackgroundOperationsMana
         return {"seen": f"{workflow_type} {tenant_id} {details['metadata']['own']}"}
 
     manager.register_operation_handler("op", op)
-    for hook in (broken, add):
-        register_metadata_hook(hook)
+    removals = [register_metadata_hook(hook) for hook in (broken, add)]
     one = [{"name": "a", "operation": "op"}]
     own = {"own": "1", "seen": "no"}
     handle = await manager.start_saga(tenant_id="t", workflow_type="w", steps=one, metadata=own)
     assert (await handle.result()).completed
+    for remove in removals:
+        remove()
     assert found == [{"own": "1", "seen": "w t 1"}]
 
 
 async def test_an_attempt_is_told_with_its_duration_whatever_follows_at_once(autojump_clock: MockClock) -> None:
     told: list[float] = []
-    register_metrics_hooks(saga_step_completed_hook=lambda _operation, _tenant, known: told.append(known["seconds"]))
+    unregister = register_metrics_hooks(
+        saga_step_completed_hook=lambda _operation, _tenant, known: told.append(known["seconds"])
+    )
     manager = BackgroundOperationsManager(storage=MemoryStorage())
 
     @manager.register_operation_handler("slow")
@@ -246,4 +249,5 @@ async def test_an_attempt_is_told_with_its_duration_whatever_follows_at_once(aut
     async with manager:
         steps = [{"name": str(n), "operation": "slow", "parameters": {"seconds": n}} for n in (3, 0, 5)]
         await (await manager.start_saga(tenant_id="t", workflow_type="w", steps=steps)).result()
+    unregister()
     assert told == [pytest.approx(3, abs=0.1), pytest.approx(0, abs=0.1), pytest.approx(5, abs=0.1)]

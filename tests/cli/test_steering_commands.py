@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from typer.testing import CliRunner, Result
 
+from dotmac.tasks import BackgroundOperationsManager
 from dotmac.tasks.commands import app
+from dotmac.tasks.storage.redis import RedisStorage
 from service.service_process import ServiceProcess, running
 from support.processes import port_candidates
 from support.servers import standalone
@@ -116,6 +119,22 @@ def test_parked_sagas_are_retried_all_at_once(shell: Shell) -> None:
     assert "@" in notes[0]["details"]["who"]
 
 
+def test_a_parked_saga_goes_on_from_a_step(shell: Shell) -> None:
+    carrier = shell.folder / "late-carrier"
+    saga_id = shell.park(carrier, "rewinds")
+    assert (
+        "'Pay' completed and was not undone"
+        in shell.run("sagas", "retry", saga_id, "--from-step", "Pay", code=1).stderr
+    )
+    assert "has no step 'Nothing'" in shell.run("sagas", "retry", saga_id, "--from-step", "Nothing", code=1).stderr
+    carrier.touch()
+    shell.run("sagas", "retry", saga_id, "--from-step", "Ship")
+    assert shell.json("sagas", "watch", saga_id)["status"] == "completed"
+    history = shell.json("sagas", "show", saga_id, "--history")["history"]
+    (resumed,) = [entry for entry in history if entry["event"] == "saga_resumed"]
+    assert resumed["details"]["from_step"] == "Ship"
+
+
 def test_a_running_saga_is_cancelled(shell: Shell) -> None:
     gate = shell.folder / "never"
     saga_id = shell.start({**CHARGE, "parameters": {"gate": str(gate)}})["saga_id"]
@@ -131,12 +150,56 @@ def test_what_refuses_is_named(shell: Shell) -> None:
     assert "it is completed" in shell.run("sagas", "cancel", saga_id, code=1).stderr
 
 
+def test_keys_are_listed(shell: Shell) -> None:
+    assert shell.run("keys", "--tenant", "keyless").stdout == "no idempotency key\n"
+    made = {
+        shell.start(CHARGE, tenant="keys", options=("--wait", "--key", f"order-{number}"))["saga_id"]
+        for number in range(3)
+    }
+    listed = shell.json("keys", "--tenant", "keys")
+    assert {key["saga_id"] for key in listed["keys"]} == made
+    assert listed["cursor"] is None
+    first = shell.json("keys", "--tenant", "keys", "--limit", "2")
+    rest = shell.json("keys", "--tenant", "keys", "--cursor", first["cursor"])
+    assert {key["saga_id"] for key in first["keys"] + rest["keys"]} == made
+    told = shell.run("keys", "--tenant", "keys", "--limit", "2").stdout
+    assert "there are more: --cursor" in told
+    assert "order-" not in told
+
+
 def test_workers_and_locks_are_listed(shell: Shell) -> None:
     (worker,) = shell.json("workers")
     assert worker["alive"]
     assert worker["worker_id"] in shell.run("workers").stdout
     assert shell.json("locks") == []
     assert shell.run("locks").stdout == "no lock is held\n"
+    assert shell.json("locks", "a") == {"name": "a", "held": None, "queue": [], "waiters": 0}
+    assert shell.run("locks", "a").stdout == "nobody holds a\nnobody waits for it\n"
+
+
+def test_a_lock_is_shown_with_those_who_wait_for_it(shell: Shell) -> None:
+    async def look() -> None:
+        first, second, third = (BackgroundOperationsManager(RedisStorage(shell.redis_url)) for _ in range(3))
+
+        async def hold(manager: BackgroundOperationsManager) -> None:
+            async with manager.lock("invoice:42"):
+                await trio.sleep_forever()
+
+        async with first, second, third, first.lock("invoice:42"), trio.open_nursery() as nursery:
+            for waiters, manager in enumerate((second, third), 1):
+                nursery.start_soon(hold, manager)
+                with trio.fail_after(10):
+                    while (await first.inspect_lock("invoice:42")).waiters < waiters:  # noqa: ASYNC110 - nothing tells of it
+                        await trio.sleep(0.01)
+            shown = await trio.to_thread.run_sync(lambda: shell.json("locks", "invoice:42"))
+            told = await trio.to_thread.run_sync(lambda: shell.run("locks", "invoice:42").stdout)
+            short = await trio.to_thread.run_sync(lambda: shell.run("locks", "invoice:42", "--limit", "1").stdout)
+            nursery.cancel_scope.cancel()
+        assert (shown["held"]["waiters"], len(shown["queue"])) == (2, 2)
+        assert told.count(shown["held"]["owner"]) == 3
+        assert "and 1 more" in short
+
+    trio.run(look)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
 
 from dashboard.stage import SAGAS
 from support.processes import port_candidates, spawn, wait_until
@@ -28,7 +28,7 @@ ARGUMENTS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-PAGES = ["/", "/sagas", "/locks", "/workers", "/settings", "/sagas/nothing"]
+PAGES = ["/", "/sagas", "/keys", "/locks", "/workers", "/settings", "/sagas/nothing"]
 
 PROVOKED = ("status of 403", "status of 404", "ERR_FAILED")
 """What the tests themselves make the browser complain of."""
@@ -188,6 +188,46 @@ def test_the_overview_renews_itself_and_can_be_paused(open_page: Callable[..., P
     assert page.get_by_role("link", name=second).count() == 0
     resume.click()
     expect(page.get_by_role("link", name=second)).to_be_visible()
+
+
+def test_a_saga_is_live_by_its_stream_which_is_asked_for_again(
+    open_page: Callable[..., Page], service: Service
+) -> None:
+    saga_id = service.start("running")
+    page = open_page("/")
+    asked: list[str] = []
+
+    def never(route: Route) -> None:
+        """The page without its intervals, so that nothing but the stream can renew it."""
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace('data-live="2"', 'data-live="3600"'))
+
+    def stream(route: Route) -> None:
+        asked.append(route.request.headers.get("last-event-id", ""))
+        if len(asked) == 1:
+            route.fulfill(status=200, content_type="text/event-stream", body="retry: 2000\n\nid: 5\n")
+        else:
+            route.continue_()
+
+    page.route(f"**/sagas/{saga_id}", never)
+    page.route(f"**/v1/sagas/{saga_id}/events", stream)
+    with page.expect_request(lambda call: call.url.endswith("/events") and bool(asked)):  # the second one
+        page.goto(f"/sagas/{saga_id}")
+    service.call("POST", f"/v1/sagas/{saga_id}/cancel", json={})
+    expect(page.locator("h1 .badge")).to_have_text("compensated")
+    assert len(asked) == 2
+    assert asked[0] == asked[1] == "3"  # all that the page shows already; half an event is none
+    assert page.locator("#live[data-events]").count() == 0
+
+
+def test_without_its_stream_a_saga_is_looked_at_at_intervals(open_page: Callable[..., Page], service: Service) -> None:
+    saga_id = service.start("running")
+    page = open_page("/")
+    page.route("**/v1/**", lambda route: route.abort())
+    page.goto(f"/sagas/{saga_id}")
+    expect(page.locator("h1 .badge")).to_have_text("in progress")
+    service.call("POST", f"/v1/sagas/{saga_id}/cancel", json={})
+    expect(page.locator("h1 .badge")).to_have_text("compensated")
 
 
 def test_what_is_old_says_so_and_focus_survives_a_renewal(open_page: Callable[..., Page], service: Service) -> None:

@@ -17,7 +17,7 @@ from dotmac.tasks.service.redaction import Redaction
 from dotmac.tasks.service.tokens import Tokens
 
 VIEW, OPERATE = "view-token-of-the-test-0123456789", "operate-token-of-the-test-0123456789"
-PAGES = ["/", "/sagas", "/locks", "/workers", "/settings"]
+PAGES = ["/", "/sagas", "/keys", "/locks", "/workers", "/settings"]
 ORIGIN = "http://127.0.0.1:8080"
 HTML = {"Accept": "text/html"}
 Served = tuple[BackgroundOperationsManager, httpx.AsyncClient]

@@ -13,11 +13,18 @@ import pytest
 import trio
 
 from dashboard.stage import HOSTILE, OPERATOR, SECRET, VIEWER, Stage, stage
-from dotmac.tasks import Finding, MemoryStorage, OperationStatus, StorageUnavailable, Verdict
+from dotmac.tasks import (
+    BackgroundOperationsManager,
+    Finding,
+    MemoryStorage,
+    OperationStatus,
+    StorageUnavailable,
+    Verdict,
+)
 from dotmac.tasks.service.dashboard.site import Visitor
 from dotmac.tasks.service.redaction import HIDDEN, Redaction
 
-PAGES = ["/", "/sagas", "/sagas?status=failed&tenant_id=acme", "/locks", "/workers", "/settings"]
+PAGES = ["/", "/sagas", "/sagas?status=failed&tenant_id=acme", "/keys", "/locks", "/workers", "/settings"]
 
 
 @pytest.fixture
@@ -35,7 +42,7 @@ async def empty() -> AsyncIterator[Stage]:
 class Outline(HTMLParser):
     """What tags a page has, and which attributes that a policy without inline code would block."""
 
-    VOID = frozenset({"meta", "link", "img", "input", "br"})
+    VOID = frozenset({"meta", "link", "img", "input", "br", "wbr"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -181,6 +188,19 @@ async def test_an_operator_retries_a_parked_saga_and_it_stands_in_its_history(
     assert "retry, asked for by otto" in page
 
 
+async def test_an_operator_chooses_the_step_that_a_parked_saga_goes_on_from(full: Stage) -> None:
+    saga_id = full.ids["parked"]
+    assert '<option value="charge">step 1: charge</option>' in await full.get(f"/sagas/{saga_id}/retry")
+    answer = await full.client.post(f"/sagas/{saga_id}/retry", data={"from_step": "charge"})
+    assert (answer.status_code, "is not undone" in answer.text) == (409, True)
+    answer = await full.client.post(f"/sagas/{saga_id}/retry", data={"from_step": "ship", "reason": "r"})
+    assert answer.status_code == 303
+    history = await full.manager.get_saga_history(saga_id)
+    (resumed,) = [line for line in history if line.event == "saga_resumed"]
+    assert resumed.details == {"reason": "r", "from_step": "ship"}
+    assert "forward again from step ship; r" in await full.get(f"/sagas/{saga_id}")
+
+
 async def test_an_operator_cancels_a_running_saga_and_turns_an_unknown_pivot_back(full: Stage) -> None:
     for name, action in (("running", "cancel"), ("unknown", "turn-back")):
         saga_id = full.ids[name]
@@ -251,14 +271,62 @@ async def test_the_settings_show_findings_with_their_remedies(full: Stage, monke
     assert "REDIS_URL" not in page
 
 
+async def test_idempotency_keys_are_listed_without_what_they_hold(full: Stage) -> None:
+    assert "No idempotency key." in await full.get("/keys")
+    for number in range(60):
+        await full.manager.create_idempotency_key("acme", None, "charge", f"key-{number}", {"password": SECRET})
+    steps = [{"name": "a", "operation": "do"}]
+    handle = await full.manager.start_saga(tenant_id="shop", workflow_type="w", steps=steps, idempotency_key="k")
+    await handle.result()
+    page = await full.get("/keys")
+    check(page)
+    assert SECRET not in page
+    further = re.search(r'rel="next" href="([^"]+)"', page)
+    assert further is not None
+    second = await full.get(further[1].replace("&amp;", "&"))
+    keys = [set(re.findall(r'class="id">([0-9a-f]{32}<wbr>[0-9a-f]{32})<', each)) for each in (page, second)]
+    assert [len(each) for each in keys] == [50, 11]
+    assert not keys[0] & keys[1]
+    of_shop = await full.get("/keys?tenant_id=shop")
+    assert f'href="/sagas/{handle.saga_id}"' in of_shop
+    assert "charge" not in of_shop
+
+
 async def test_locks_and_workers_are_listed(full: Stage) -> None:
     async with full.manager.lock("invoice:<42>"):
         page = await full.get("/locks")
+        one = await full.get("/locks/invoice%3A%3C42%3E")
+        check(one)
+        assert "Nobody waits for it" in one
     assert "invoice:&lt;42&gt;" in page
+    assert 'href="/locks/invoice%3A%3C42%3E"' in page
+    free = await full.get("/locks/a/b")
+    check(free)
+    assert "Nobody holds it" in free
     (worker,) = await full.manager.list_workers()
     page = await full.get("/workers")
     assert worker.worker_id in page
     assert ">alive</span>" in page
+
+
+async def test_a_lock_is_shown_with_its_queue(full: Stage) -> None:
+    other = BackgroundOperationsManager(full.manager.storage, works=False)
+
+    async def hold() -> None:
+        async with other.lock("invoice"):
+            await trio.sleep_forever()
+
+    async with other, full.manager.lock("invoice"), trio.open_nursery() as nursery:
+        nursery.start_soon(hold)
+        with trio.fail_after(10):
+            while not (await full.manager.inspect_lock("invoice")).queue:  # noqa: ASYNC110 - nothing tells of it
+                await trio.sleep(0.01)
+        page = await full.get("/locks/invoice")
+        check(page)
+        (lock,) = await full.manager.list_locks()
+        assert page.count(lock.owner) == 2
+        assert "1 waiting" in await full.get("/locks")
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_pages_are_drawn_with_is_served_from_here(full: Stage) -> None:

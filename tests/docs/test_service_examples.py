@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import configparser
 import importlib
+import json
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import trio
+import yaml
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from docs.documents import ROOT
 from dotmac.tasks import BackgroundOperationsManager, MemoryStorage, Settings
@@ -64,18 +71,24 @@ async def test_the_api_submits_what_the_shop_runs() -> None:
         assert (await customer.get(f"/orders/{refused.json()['order']}")).json() == {"status": "compensated"}
 
 
+COMPOSE: dict[str, Any] = yaml.safe_load((SERVICE / "compose.yaml").read_text())
+UNIT = (SERVICE / "dotmac-tasks.service").read_text()
+
+
+def instruction(name: str) -> list[str]:
+    """The words of an instruction of the container file, which has them as a list."""
+    (found,) = re.findall(rf"^{name} (\[.*\])$", (SERVICE / "Containerfile").read_text(), re.MULTILINE)
+    words: list[str] = json.loads(found)
+    return words
+
+
 def command_lines() -> list[list[str]]:
     unit = configparser.ConfigParser(interpolation=None)
     unit.optionxform = str  # type: ignore[assignment,method-assign]
-    unit.read(SERVICE / "dotmac-tasks.service")
-    container = (SERVICE / "Containerfile").read_text()
-    quoted = re.findall(r"^CMD \[(.*)\]$", container, re.MULTILINE)
-    quoted += re.findall(r'command: \[("worker".*)\]$', (SERVICE / "compose.yaml").read_text(), re.MULTILINE)
-    assert len(quoted) == 2
-    return [
-        shlex.split(unit["Service"]["ExecStart"])[1:],
-        *([word.strip().strip('"') for word in line.split(",")] for line in quoted),
-    ]
+    unit.read_string(UNIT)
+    own = [part["command"] for part in COMPOSE["services"].values() if "build" in part and "entrypoint" not in part
+           and "command" in part]  # fmt: skip
+    return [shlex.split(unit["Service"]["ExecStart"])[1:], instruction("CMD"), *own]
 
 
 @pytest.mark.parametrize("words", command_lines(), ids=" ".join)
@@ -84,6 +97,55 @@ def test_the_command_lines_have_only_options_that_there_are(words: list[str]) ->
     known = {name for parameter in command.params for name in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= known
     assert words[1] == "shop:manager"
+    # Parsed as a whole: an option without its value is none.
+    command.make_context(words[0], list(words[1:]), resilient_parsing=True)
+
+
+def test_the_parts_of_the_compose_file_fit_together() -> None:
+    parts = COMPOSE["services"]
+    assert instruction("ENTRYPOINT") == ["dotmac-tasks"]
+    assert parts.keys() == {"redis", "service", "worker", "api"}
+    for name, part in parts.items():
+        assert set(part.get("depends_on", ())) <= parts.keys()
+        # An image or a build; and whatever is seen from outside of the machine asks for a token first.
+        assert ("image" in part) != ("build" in part), name
+        assert all(port.startswith("127.0.0.1:") for port in part.get("ports", ()))
+        if "build" in part:
+            assert part["environment"]["REDIS_URL"] == "redis://redis:6379/0"
+            assert (SERVICE / part["build"]["dockerfile"]).is_file()
+    assert "TASKS_TOKENS" in parts["service"]["environment"]
+    copied = re.findall(r"^COPY (.*) \S+$", (SERVICE / "Containerfile").read_text(), re.MULTILINE)
+    assert {file for line in copied for file in line.split()} == {"shop.py", "shop_api.py"}
+    assert set(COMPOSE["volumes"]) == {mount.partition(":")[0] for mount in parts["redis"]["volumes"]}
+
+
+def test_the_server_of_the_compose_file_keeps_its_promises() -> None:
+    """The options of the server are those that `doctor` finds nothing wrong with."""
+    words = COMPOSE["services"]["redis"]["command"][1:]
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    lines = [f"{name.removeprefix('--')} {value}" for name, value in options.items()]
+    with standalone(*lines) as server:
+        found = CliRunner().invoke(app, ["doctor", "--json"], env={"REDIS_URL": server.url})
+    assert found.exit_code == 0, found.output
+
+
+def test_the_api_of_the_compose_file_is_served_by_options_that_hypercorn_has() -> None:
+    part = COMPOSE["services"]["api"]
+    assert part["entrypoint"] == ["hypercorn"]
+    told = subprocess.run(
+        [sys.executable, "-m", "hypercorn", "--help"], check=True, capture_output=True, text=True
+    ).stdout
+    assert all(word in told for word in part["command"] if word.startswith("--"))
+    assert part["command"][-1] == "shop_api:app"
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+def test_the_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
+    """But for the command, which is not installed here."""
+    unit = tmp_path / "dotmac-tasks.service"
+    unit.write_text(UNIT.replace("/srv/shop/venv/bin/dotmac-tasks", "/bin/true"))
+    told = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (told.returncode, "dotmac-tasks.service" in told.stderr) == (0, False), told.stderr
 
 
 def test_supervisors_wait_longer_than_a_drain_lasts() -> None:

@@ -235,6 +235,16 @@ class Hints:
         await send({"type": "http.response.body", "body": b"after"})
 
 
+async def pushes(request: Request) -> Response:
+    """Promises the client a stylesheet before its response, where the server offers that."""
+    name = request.headers["x-effect"]
+    note(name, "ran")
+    if "http.response.push" in request.scope.get("extensions", {}):
+        await request.send_push_promise("/ready")
+        note(name, "pushed")
+    return PlainTextResponse("after")
+
+
 async def ready(request: Request) -> Response:
     return PlainTextResponse("ready")
 
@@ -328,6 +338,7 @@ ROUTES = [
     _post("/stored-or-nothing", effect, on_storage_error="reject"),
     Route("/waits-for-disconnect", WaitsForDisconnect(), methods=["POST"]),
     Route("/hints", Hints(), methods=["POST"]),
+    _post("/pushes", pushes),
     Route("/shortcuts", Shortcuts(), methods=["POST"]),
     Mount("/mounted", routes=[_post("/effect", effect), _post("/required", effect, required=True)]),
     Mount("/ruled", routes=[_post("/effect", effect)]),

@@ -56,6 +56,16 @@ class Doorman:
             note(headers[b"x-effect"].decode(), f"flow {FLOW.get()}")
 
 
+class Compression(GZipMiddleware):
+    """Compresses, but over HTTP/2: it swallows what it does not know, pushes among it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "http.response.push" in scope.get("extensions", {}):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
 def build() -> Any:
     """The app: the doorman, CORS and compression outside, then the middleware, then the routes."""
     app = Starlette(routes=ROUTES)
@@ -72,7 +82,7 @@ def build() -> Any:
     )
     register_operations(manager)
     app.state.manager = manager
-    app.add_middleware(GZipMiddleware, minimum_size=200_000)
+    app.add_middleware(Compression, minimum_size=200_000)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=["https://one.example", "https://two.example"],

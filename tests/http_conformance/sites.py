@@ -58,6 +58,7 @@ class Site:
         redis: Where its records are; None: in its memory.
         prefix: Of its keys there.
         patience: Seconds that it waits for Redis.
+        root_path: What a proxy is said to have cut off from the paths that arrive.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Site:
         self.redis = redis
         self.prefix = prefix
         self.patience = 5.0
+        self.root_path = ""
         self.port = 0
         self._sealed = sealed
         self._process: subprocess.Popen[bytes] | None = None
@@ -119,7 +121,8 @@ class Site:
         if self._sealed is not None:
             environment["CONFORMANCE_SEAL"] = self._sealed.decode()
         address = ("--port", str(self.port)) if "uvicorn" in self.kind else ("--bind", f"127.0.0.1:{self.port}")
-        command = [sys.executable, *KINDS[self.kind], *address, APP]
+        below = ("--root-path", self.root_path) if self.root_path else ()
+        command = [sys.executable, *KINDS[self.kind], *below, *address, APP]
         with self._log.open("wb") as log:
             self._process = spawn(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(self._answers, seconds=60, what=f"{self.kind} answers")
@@ -179,10 +182,12 @@ def serving(
     *,
     sealed: bytes | None = None,
     patience: float = 5.0,
+    root_path: str = "",
 ) -> Iterator[Site]:
     """A site that runs. The test may kill it."""
     site = Site(kind, ledger, None if redis is None else redis.url, prefix, sealed=sealed)
     site.patience = patience
+    site.root_path = root_path
     try:
         site.start()
         yield site

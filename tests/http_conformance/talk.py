@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
+import h2.connection
+import h2.events
 import h11
 import httpx
 import trio
@@ -174,3 +176,38 @@ async def connected(site: Site) -> AsyncIterator[RawConnection]:
     stream = await trio.open_tcp_stream("127.0.0.1", site.port)
     async with stream:
         yield RawConnection(stream)
+
+
+async def ask_over_http2(caller: Caller, path: str) -> tuple[bytes, bool, list[str]]:
+    """POST without a body by a client that takes pushes, as httpx does not.
+
+    Returns:
+        The response's body, whether it was marked as a replay, and the paths that were pushed.
+    """
+    connection = h2.connection.H2Connection()
+    connection.initiate_connection()
+    asked = {":method": "POST", ":scheme": "http", ":authority": "127.0.0.1", ":path": path}
+    headers = {name.lower(): value for name, value in caller.headers().items()}
+    stream_id = connection.get_next_available_stream_id()
+    connection.send_headers(stream_id, [*asked.items(), *headers.items()], end_stream=True)
+    body, marked, pushed = b"", False, list[str]()
+    with trio.fail_after(DEADLINE):
+        async with await trio.open_tcp_stream("127.0.0.1", caller.site.port) as stream:
+            while True:
+                await stream.send_all(connection.data_to_send())
+                for event in connection.receive_data(await stream.receive_some()):
+                    match event:
+                        case h2.events.PushedStreamReceived():
+                            pushed.append(_decoded(event.headers)[":path"])
+                        case h2.events.ResponseReceived(stream_id=of) if of == stream_id:
+                            marked = MARKER in _decoded(event.headers)
+                        case h2.events.DataReceived(stream_id=of) if of == stream_id:
+                            body += event.data
+                        case h2.events.StreamEnded(stream_id=of) if of == stream_id:
+                            return body, marked, pushed
+                        case _:
+                            pass
+
+
+def _decoded(headers: Iterable[tuple[bytes, bytes]] | None) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in headers or ()}

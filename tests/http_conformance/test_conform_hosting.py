@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -15,8 +17,10 @@ from dotmac.tasks import (
     add_background_operations_middleware,
     idempotent_route,
 )
-from http_conformance.talk import Caller, replayed
+from http_conformance.sites import Ledger, serving
+from http_conformance.talk import Caller, calling, replayed, slug
 from middleware.asgi_client import Client
+from support.servers import Server
 
 
 async def test_case_41_a_mounted_route_is_another_path(caller: Caller) -> None:
@@ -55,3 +59,21 @@ async def test_case_41_an_app_below_a_root_path(autojump_clock: MockClock, repea
             again = await client.post(path, root_path=root_path)
             assert (first.replayed, again.replayed, again.body) == (False, True, first.body)
     assert runs == ["/one", "/two"]
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("kind", ["hypercorn-trio", "uvicorn"])
+async def test_case_41_a_server_below_a_root_path(kind: str, ledger: Ledger, records_server: Server) -> None:
+    """Behind a proxy that leaves the path as it is (Hypercorn), or one that cuts the root path off (uvicorn)."""
+    prefix, left = f"below-{uuid4().hex[:8]}", kind == "hypercorn-trio"
+    with (
+        serving(kind, ledger, records_server, prefix, root_path="/one") as one,
+        serving(kind, ledger, records_server, prefix, root_path="/two") as two,
+    ):
+        async with calling(one) as caller:
+            path, other = ("/one/mounted/required", "/two/mounted/required") if left else ("/mounted/required",) * 2
+            assert slug(await caller.send(path, key="")) == "key-missing"
+            first, again = await caller.send(path), await caller.send(path)
+            assert (first.status_code, replayed(first), replayed(again)) == (201, False, True)
+            elsewhere = await caller.at(two).send(other)
+            assert (elsewhere.status_code, replayed(elsewhere), caller.runs) == (201, False, 2)

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from http_conformance.sites import Site
-from http_conformance.talk import Caller, calling, connected, replayed, slug
+from http_conformance.talk import Caller, ask_over_http2, calling, connected, replayed, slug
 
 NEVER = ("set-cookie", "x-request-id", "ratelimit")
 
@@ -148,6 +148,14 @@ async def test_case_38_early_hints_pass_and_are_not_replayed(site: Site, http2: 
         first, again = await caller.send("/hints"), await caller.send("/hints")
         assert (first.text, again.text, replayed(again), caller.runs) == ("after", "after", True, 1)
         assert caller.entries == (["ran", "hinted"] if http2 else ["ran"])
+
+
+async def test_case_38_pushes_pass_and_are_not_replayed(caller: Caller) -> None:
+    if not caller.site.speaks_http2:
+        pytest.skip(f"{caller.site.kind} speaks no HTTP/2")
+    assert await ask_over_http2(caller, "/pushes") == (b"after", False, ["/ready"])
+    assert await ask_over_http2(caller, "/pushes") == (b"after", True, [])
+    assert caller.entries == ["ran", "pushed"]
 
 
 async def test_case_42_browsers_may_send_the_key_and_see_the_mark(caller: Caller) -> None:

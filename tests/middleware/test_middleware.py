@@ -491,13 +491,16 @@ async def test_without_its_storage_a_request_runs_unprotected_and_marked(
     autojump_clock: MockClock, shared: MemoryStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
     told: list[Any] = []
-    metrics.register_metrics_hooks(http_storage_failed_hook=lambda *args: told.append(args))
-    async with Shop(shared) as shop:
-        shop.node.wire.fault = refuse
-        response = await shop.client.post()
-        shop.node.wire.fault = None
-        assert (response.status, response.header("idempotency-degraded")) == (201, "storage-unavailable")
-        assert not (await shop.client.post()).replayed
+    unregister = metrics.register_metrics_hooks(http_storage_failed_hook=lambda *args: told.append(args))
+    try:
+        async with Shop(shared) as shop:
+            shop.node.wire.fault = refuse
+            response = await shop.client.post()
+            shop.node.wire.fault = None
+            assert (response.status, response.header("idempotency-degraded")) == (201, "storage-unavailable")
+            assert not (await shop.client.post()).replayed
+    finally:
+        unregister()
     assert "runs unprotected" in caplog.text
     assert told[0][:2] == ("POST", "acme")
     assert told[0][2]["passed"] is True

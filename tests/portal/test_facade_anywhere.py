@@ -109,6 +109,7 @@ async def use_operations(manager: Any) -> None:
     assert (await manager.check_idempotency(key.key)).status == "pending"
     assert (await manager.complete_idempotent_operation(key.key, {"m": 1})).result == {"m": 1}
     assert await manager.check_idempotency("unknown") is None
+    assert [found.key for found in (await manager.list_idempotency_keys("t")).keys] == [key.key]
     assert await manager.run_idempotent(**{**OPERATION, "parameters": {"n": 2}}) == {"done": {"n": 2}}
 
 
@@ -119,6 +120,7 @@ async def use_locks(manager: Any) -> None:
         assert held.deadline > before + 40
         assert held.fence > 0
         assert [lock.name for lock in await manager.list_locks()] == ["a"]
+        assert (await manager.inspect_lock("a")).held == (await manager.list_locks())[0]
     async with manager.lock(["b", "a"]) as several:
         assert list(several) == ["a", "b"]
         assert several["a"].fence > held.fence

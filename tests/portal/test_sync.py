@@ -58,6 +58,7 @@ def use_everything(sync: Any) -> None:
     key = sync.create_idempotency_key(**OPERATION)
     assert sync.complete_idempotent_operation(key.key, {"m": 1}).result == {"m": 1}
     assert sync.check_idempotency(key.key).status == "completed"
+    assert [found.tenant_id for found in sync.list_idempotency_keys("t").keys] == ["t"]
     assert sync.run_idempotent(**{**OPERATION, "parameters": {"n": 2}}) == {"done": {"n": 2}}
     with sync.lock("a", ttl=5) as held:
         before = held.deadline
@@ -66,6 +67,7 @@ def use_everything(sync: Any) -> None:
         assert held.fence > 0
         assert not held.lost
         assert [lock.name for lock in sync.list_locks()] == ["a"]
+        assert sync.inspect_lock("a").held is not None
     with sync.lock(["b", "a"]) as several:
         assert list(several) == ["a", "b"]
     assert sync.acquire_lock("a", 10)

@@ -21,8 +21,8 @@ MUTATING = frozenset({
     "adopt_saga", "release_saga", "request_cancel", "register_worker", "renew_worker", "retire_worker", "purge",
 })  # fmt: skip
 READING = frozenset({
-    "get_record", "due_sagas", "orphaned_sagas", "load_saga", "saga_meta", "list_sagas", "count_sagas", "list_workers",
-    "request_lock", "extend_lock", "free_lock", "list_locks",
+    "get_record", "list_records", "due_sagas", "orphaned_sagas", "load_saga", "saga_meta", "list_sagas", "count_sagas",
+    "list_workers", "request_lock", "extend_lock", "free_lock", "list_locks", "look_at_lock",
 })  # fmt: skip
 VERBS = MUTATING | READING
 

@@ -9,10 +9,12 @@ that must hold on the way and at the end are in `saga.properties`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import msgspec
 
+from dotmac.tasks.errors import InternalError
 from dotmac.tasks.models import OperationStatus, StepKind
 from dotmac.tasks.retry import RetryPolicy
 from dotmac.tasks.saga.commands import Invoke, Record, Rest, Wait
@@ -68,7 +70,7 @@ class World:
     Attributes:
         stands: Per step, whether its effect is there now.
         touched: Per step, whether its effect ever happened.
-        began: The journal says that the saga turned back.
+        began: The journal says that the saga turned back, and not that it goes forward again.
         lowest_undo: The lowest step whose undo was invoked since the saga began or was resumed.
     """
 
@@ -82,6 +84,10 @@ class World:
         stands = (*self.stands[:step], not undo, *self.stands[step + 1 :])
         touched = self.touched if undo else (*self.touched[:step], True, *self.touched[step + 1 :])
         return replace(self, stands=stands, touched=touched)
+
+    def going_forward_from(self, step: int) -> World:
+        """The world once it is durable that the saga goes forward again from here: what was undone never was."""
+        return replace(self, touched=(*self.touched[:step], *self.stands[step:]), began=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +226,13 @@ def _resumptions(node: Node) -> Iterator[Choice]:
         way = "backwards" if undo else "on"
         yield f"resumed {way}", recorded(node, SagaResumed(undo=undo))
         yield f"resumed {way}, all goes well", recorded(replace(node, calm=True), SagaResumed(undo=undo))
+    for step in range(len(node.live.steps)):
+        with suppress(InternalError):
+            following = recorded(node, SagaResumed(from_step=step))
+            properties.check_rewinding(node, step)
+            way = "where it stopped" if step == node.live.cursor else "an earlier step"
+            yield f"resumed from {way}", following
+            yield f"resumed from {way}, all goes well", replace(following, calm=True)
 
 
 def recorded(node: Node, *events: Event) -> Node:
@@ -237,12 +250,13 @@ def _appended(node: Node) -> Node:
     for event in stored:
         saved = apply(saved, event)
     assert saved == node.live, "the fold of the journal must be the live state"
-    began = node.world.began or any(_turns_back(event) for event in stored)
-    return replace(node, saved=saved, batch=(), entries=(*node.entries, stored), world=replace(node.world, began=began))
-
-
-def _turns_back(event: Event) -> bool:
-    return isinstance(event, CompensationBegan) or (isinstance(event, SagaResumed) and event.undo)
+    world = node.world
+    for event in stored:
+        if isinstance(event, SagaResumed) and event.from_step is not None:
+            world = world.going_forward_from(event.from_step)
+        elif isinstance(event, CompensationBegan) or (isinstance(event, SagaResumed) and event.undo):
+            world = replace(world, began=True)
+    return replace(node, saved=saved, batch=(), entries=(*node.entries, stored), world=world)
 
 
 def _adopted(node: Node) -> Node:

@@ -42,7 +42,7 @@ def check_invoke(node: Node, invoke: Invoke) -> None:
         assert node.live.definition.steps[invoke.step].compensation_operation is not None
         assert invoke.step <= node.world.lowest_undo, "not in reverse order"
         assert not _pivot_completed(node.events, node), "an undo after the point of no return"
-        assert _may_have_happened(node.events, invoke.step), "an undo of what never began"
+        assert _may_have_happened(told(node.events), invoke.step), "an undo of what never began"
         assert invoke.deadline_at is None, "an undo is never cut off for the saga's deadline"
     else:
         assert not node.world.began, "a forward attempt after the saga turned back"
@@ -51,16 +51,51 @@ def check_invoke(node: Node, invoke: Invoke) -> None:
         assert all(step.forward.status is TrackStatus.DONE for step in before), "a step before its predecessors"
 
 
+def check_rewinding(node: Node, step: int) -> None:
+    """What must be true where an operator may let the saga go forward again from this step."""
+    assert all(node.world.stands[:step]), "a step is passed over whose effect is not there"
+    for index in range(step, len(node.live.steps)):
+        kind = node.live.definition.steps[index].kind
+        tried_last = index == step and node.live.steps[index].forward.status is TrackStatus.EXHAUSTED
+        again = kind is StepKind.RETRIABLE or tried_last or not _has_undo(node, index)
+        assert again or not node.world.stands[index], "an effect stands and would be done again"
+    done = {event.step for event in told(node.events) if isinstance(event, AttemptSucceeded) and not event.undo}
+    done -= set(_undone(node.events))
+    kinds = {node.live.definition.steps[index].kind for index in done if index >= step}
+    assert kinds <= {StepKind.RETRIABLE}, "a step that completed would be done again"
+
+
+def told(events: list[Event]) -> list[Event]:
+    """The journal without what an operator had done again: attempts at what was undone, and at undoing what stayed."""
+    kept: list[Event] = []
+    for event in events:
+        if isinstance(event, SagaResumed) and event.from_step is not None:
+            undone, first = set(_undone(kept)), event.from_step
+            kept = [fact for fact in kept if not _is_void(fact, undone, first)]
+        kept.append(event)
+    return kept
+
+
+def _is_void(fact: Event, undone: set[int], first: int) -> bool:
+    if not isinstance(fact, AttemptStarted | AttemptSucceeded | AttemptFailed):
+        return False
+    return fact.step in undone if fact.step >= first else fact.undo
+
+
+def _has_undo(node: Node, step: int) -> bool:
+    return node.live.definition.steps[step].compensation_operation is not None
+
+
 def check_end(node: Node) -> None:
     """What must be true where a saga rests."""
     state = node.live
     assert state.status.is_final
     assert fold(decode_events(encode_events(node.events))) == state, "the journal must tell the whole story"
-    undone = _undone(node.events)
+    undone = _undone(told(node.events))
     assert len(undone) == len(set(undone)), "a step was compensated twice"
     if state.status is OperationStatus.COMPLETED:
         assert all(node.world.stands), "completed, and an effect is missing"
-        assert not _undo_attempts(node.events)
+        assert not _undo_attempts(told(node.events))
     elif state.status is OperationStatus.COMPENSATED:
         assert not _pivot_completed(node.events, node)
         assert not state.open_items
@@ -75,7 +110,7 @@ def _check_parked(node: Node, undone: list[int]) -> None:
     if node.world.began:
         _check_undone(node, undone)
         return
-    assert not _undo_attempts(node.events)
+    assert not _undo_attempts(told(node.events))
     pivot = state.definition.steps[state.cursor].kind is StepKind.PIVOT
     assert _pivot_completed(node.events, node) or (pivot and _may_have_happened(node.events, state.cursor))
     assert len(state.open_items) == 1
@@ -90,7 +125,7 @@ def _check_undone(node: Node, undone: list[int]) -> None:
         if definition.compensation_operation is None:
             assert not named
             continue
-        happened = _may_have_happened(node.events, index)
+        happened = _may_have_happened(told(node.events), index)
         assert happened or not node.world.touched[index], "an effect that the journal does not know of"
         assert (index in undone) + named == happened, "undone or named: exactly one, and only for what happened"
         assert named or not node.world.stands[index], "an effect stands and nobody is told"

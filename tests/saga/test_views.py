@@ -141,3 +141,5 @@ def test_history_shows_names_and_details_but_no_indices() -> None:
     assert failed.details == {"failure": {"error": "StepTimedOut", "message": "no answer in time", "unknown": True}}
     (resumed,) = history_entries(NAMES, "s", 0, 5.0, [SagaResumed(undo=True)])
     assert resumed.details == {"undo": True}
+    (resumed,) = history_entries(NAMES, "s", 0, 5.0, [SagaResumed(from_step=1)])
+    assert resumed.details["from_step"] == NAMES[1]

@@ -20,6 +20,8 @@ ALL_CHOICES = frozenset(
         *("cancelled in forward, happened", "cancelled in forward, did not happen"),
         *("forward out of time, happened", "forward out of time, did not happen"),
         *("resumed on", "resumed on, all goes well", "resumed backwards", "resumed backwards, all goes well"),
+        *("resumed from where it stopped", "resumed from where it stopped, all goes well"),
+        *("resumed from an earlier step", "resumed from an earlier step, all goes well"),
         *(f"{way} {how}" for way in ("forward", "undo") for how in ("succeeds", "refused", "finally refused")),
         *(f"{way} timed out, {how}" for way in ("forward", "undo") for how in ("happened", "did not happen")),
         *(f"died in {way}, {how}" for way in ("forward", "undo") for how in ("happened", "did not happen")),
@@ -48,6 +50,13 @@ def test_every_way_of_a_saga_of_two_steps(kinds: str, max_retries: int, deaths: 
 def test_every_way_of_a_saga_of_three_steps(kinds: str) -> None:
     walk = explore(saga(kinds), Budget(deaths=1, cancels=1))
     assert set(walk.ends) >= GOOD_ENDS
+
+
+@pytest.mark.parametrize("kinds", ["CCC", "NCC", "PRR"])
+def test_every_way_of_a_saga_of_three_steps_that_an_operator_resumes(kinds: str) -> None:
+    walk = explore(saga(kinds, timeout=None), Budget(resumes=1))
+    assert set(walk.calm_ends) == GOOD_ENDS
+    assert "resumed from an earlier step, all goes well" in walk.taken
 
 
 def test_a_saga_without_a_deadline_ends_as_well() -> None:

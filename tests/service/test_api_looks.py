@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 
-from dotmac.tasks import StorageUnavailable, __version__
+from dotmac.tasks import BackgroundOperationsManager, StorageUnavailable, __version__
 from service.house import House, problem
 
 
@@ -19,6 +20,29 @@ async def test_locks_and_workers_are_listed(service: House) -> None:
     problem(await service.client.get("/v1/locks?limit=-1"), 400, "invalid-input")
 
 
+async def test_a_lock_is_shown_with_its_queue(service: House) -> None:
+    other = BackgroundOperationsManager(service.manager.storage, works=False)
+    async with other, service.manager.lock("a/b 1?"), trio.open_nursery() as nursery:
+        nursery.start_soon(hold, other, "a/b 1?")
+        with trio.fail_after(10):
+            while not (await service.manager.inspect_lock("a/b 1?")).queue:  # noqa: ASYNC110 - nothing tells of it
+                await trio.sleep(0.01)
+        for name in ("a/b%201%3F", "a%2Fb%201%3F"):
+            shown = (await service.client.get(f"/v1/locks/{name}")).json()
+            assert (shown["name"], shown["held"]["waiters"], shown["waiters"]) == ("a/b 1?", 1, 1)
+            assert [waiter["owner"] for waiter in shown["queue"]] == [shown["held"]["owner"]]
+        nursery.cancel_scope.cancel()
+    free = (await service.client.get("/v1/locks/nothing")).json()
+    assert free == {"name": "nothing", "held": None, "queue": [], "waiters": 0}
+    assert problem(await service.client.get("/v1/locks/%07"), 400, "invalid-input")["field"] == "name"
+    assert problem(await service.client.get("/v1/locks/a?limit=0"), 400, "invalid-input")["field"] == "limit"
+
+
+async def hold(manager: BackgroundOperationsManager, name: str) -> None:
+    async with manager.lock(name):
+        await trio.sleep_forever()
+
+
 async def test_a_record_is_found_by_both_of_its_names(service: House) -> None:
     saga_id = await service.run(headers={"Idempotency-Key": "order-17"})
     shown = (await service.client.get("/v1/operations/order-17?tenant_id=acme")).json()["operation"]
@@ -26,6 +50,28 @@ async def test_a_record_is_found_by_both_of_its_names(service: House) -> None:
     again = await service.client.get(f"/v1/operations/{shown['key']}")
     assert again.json()["operation"] == shown
     problem(await service.client.get("/v1/operations/order-17"), 404, "key-not-found")
+
+
+async def test_records_are_listed_page_by_page_without_what_they_hold(service: House) -> None:
+    secret = {"card": "4111"}
+    for number in range(5):
+        await service.manager.create_idempotency_key("acme", None, "charge", f"order-{number}", secret)
+    await service.manager.create_idempotency_key("other", None, "charge", "order-0")
+    found: dict[str, Any] = {}
+    query: dict[str, Any] = {"tenant_id": "acme", "limit": 2}
+    while query.get("cursor", "") is not None:
+        answer = await service.client.get("/v1/operations", params=query)
+        assert "4111" not in answer.text
+        assert "order-" not in answer.text
+        page = answer.json()
+        found |= {key["key"]: key for key in page["keys"]}
+        query["cursor"] = page["cursor"]
+    shown = await service.manager.check_idempotency("order-3", tenant_id="acme")
+    assert shown is not None
+    assert len(found) == 5
+    assert (found[shown.key]["status"], found[shown.key]["operation_type"]) == ("pending", "charge")
+    assert len((await service.client.get("/v1/operations")).json()["keys"]) == 6
+    assert problem(await service.client.get("/v1/operations?limit=1001"), 400, "invalid-input")["field"] == "limit"
 
 
 async def test_health_follows_the_manager(service: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,6 +145,27 @@ async def test_a_parked_saga_is_retried_and_the_history_says_who_did_it(service:
     assert note.details == {"who": "local", "reason": "the carrier is back"}
 
 
+async def test_a_parked_saga_goes_on_from_a_step(service: House) -> None:
+    saga_id = await service.run(PARKS[0], {**step("label"), "kind": "retriable"}, PARKS[1])
+    address = f"/v1/sagas/{saga_id}/retry"
+    service.mended = True
+    refused = await service.client.post(address, json={"from_step": "pay"})
+    assert "'pay' completed and was not undone" in problem(refused, 409, "saga-state")["detail"]
+    for wrong in ("nothing", ""):
+        refused = await service.client.post(address, json={"from_step": wrong})
+        assert problem(refused, 400, "invalid-input")["field"] == "from_step"
+    refused = await service.client.post(f"/v1/sagas/{saga_id}/cancel", json={"from_step": "label"})
+    assert "from_step" in problem(refused, 400, "invalid-input")["detail"]
+    assert (await service.client.post(address, json={"from_step": "label"})).status_code == 202
+    with trio.fail_after(PATIENCE):
+        assert (await service.manager.saga_handle(saga_id).result()).completed
+    history = await service.manager.get_saga_history(saga_id)
+    notes = [entry.details for entry in history if entry.event == "operator_retry"]
+    assert notes[-1] == {"who": "local", "reason": "", "from_step": "label"}
+    again = [entry for entry in history if (entry.event, entry.step) == ("step_completed", "label")]
+    assert len(again) == 2
+
+
 async def test_a_running_saga_is_cancelled(service: House) -> None:
     undone = {**step("a"), "compensation_operation": "undo"}
     saga_id = await service.start(undone, step("b", holds=True))

@@ -88,4 +88,6 @@ def routes(found: Sequence[BaseRoute], above: str) -> Iterator[tuple[str, str]]:
         if isinstance(route, Mount):
             yield from routes(route.routes, route.path)
         elif isinstance(route, Route) and route.path not in ("/login", "/logout"):
-            yield from ((method, above + route.path) for method in (route.methods or set()) - {"HEAD"})
+            yield from (
+                (method, above + route.path.replace(":path}", "}")) for method in (route.methods or set()) - {"HEAD"}
+            )

@@ -38,6 +38,7 @@ from .http.routes import RouteRule, idempotent_route
 from .http.scope import Identity
 from .http.sealing import FernetCodec
 from .http.setup import add_background_operations_middleware
+from .listings import IdempotencyKeyList, IdempotencyKeySummary, LockStanding, LockWaiter
 from .manager import BackgroundOperationsManager
 from .models import (
     Finding,
@@ -74,7 +75,9 @@ __all__ = [
     "HeldLocks",
     "IdempotencyInProgress",
     "IdempotencyKey",
+    "IdempotencyKeyList",
     "IdempotencyKeyNotFound",
+    "IdempotencyKeySummary",
     "IdempotencyMismatch",
     "IdempotencyOptions",
     "Identity",
@@ -83,6 +86,8 @@ __all__ = [
     "LockLost",
     "LockNotAcquired",
     "LockReentered",
+    "LockStanding",
+    "LockWaiter",
     "MemoryStorage",
     "MiddlewareNotInstalled",
     "NonRetryableError",

@@ -19,6 +19,7 @@ class SagaHandle:
         self.saga_id = saga_id
         self._home: Home = hosting.home
         self._service = hosting.sagas
+        self._steering = hosting.steering
 
     def __repr__(self) -> str:
         return f"<SagaHandle {self.saga_id}>"
@@ -49,4 +50,4 @@ class SagaHandle:
         Raises:
             SagaStateError: It has ended, or is past the point of no return.
         """
-        await self._service.cancel(self.saga_id, reason)
+        await self._steering.cancel(self.saga_id, reason)

@@ -17,6 +17,9 @@ class OperationStatus(StrEnum):
     Sagas: ``pending → in_progress → completed``, or ``in_progress → compensating → compensated`` (everything
     undone) or ``failed`` (parked: an operator decides). Idempotency keys use the first three and ``failed``.
     ``unknown`` is for steps only: the step may or may not have happened.
+
+    Attributes:
+        is_final: Whether nothing more happens by itself (``failed`` can still be retried by an operator).
     """
 
     PENDING = "pending"
@@ -27,13 +30,10 @@ class OperationStatus(StrEnum):
     FAILED = "failed"
     UNKNOWN = "unknown"
 
-    @property
-    def is_final(self) -> bool:
-        """Whether nothing more happens by itself (``failed`` can still be retried by an operator)."""
-        return self in _FINAL
+    is_final: bool
 
-
-_FINAL = frozenset({OperationStatus.COMPLETED, OperationStatus.COMPENSATED, OperationStatus.FAILED})
+    def __init__(self, value: str) -> None:
+        self.is_final = value in {"completed", "compensated", "failed"}
 
 
 class StepKind(StrEnum):

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import IdempotencyKeyNotFound
+from ..listings import IdempotencyKeyList, IdempotencyKeySummary, LockStanding
 from ..manager import BackgroundOperationsManager
-from ..models import Finding, IdempotencyKey, LockInfo, Verdict, WorkerInfo
+from ..models import Finding, IdempotencyKey, LockInfo, OperationStatus, Verdict, WorkerInfo
 from ..service.exits import DRAINED, FAILED
 from ..service.plain import plain
 from .connecting import Json, Link, Prefix, Redis
@@ -22,6 +23,7 @@ _VERDICTS = {
     Verdict.ADVICE: ("advice", "yellow"),
     Verdict.PROBLEM: ("PROBLEM", "bold red"),
 }
+_LOCK_COLUMNS = ("lock", "holder", "fence", "held for", "lease ends in", "waiting")
 _WIDEST_VERDICT = max(len(name) for name, _ in _VERDICTS.values())
 
 
@@ -32,18 +34,34 @@ def add_to(app: typer.Typer) -> None:
 
 
 def locks(
+    name: Annotated[str | None, typer.Argument(help="One lock, to see its queue.", show_default=False)] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 100,
     redis: Redis = None,
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """List locks that are held, and how many processes wait for each."""
-    found = Link(redis, prefix).ask(lambda manager: manager.list_locks(limit))
+    """List locks that are held, or show one with the processes that wait for it."""
+    link = Link(redis, prefix)
+    if name is not None:
+        _show_lock(link.ask(lambda manager: manager.inspect_lock(name, limit)), as_json=as_json)
+        return
+    found = link.ask(lambda manager: manager.list_locks(limit))
     if as_json:
         print_json(found)
         return
     rows = [_lock_row(lock) for lock in found]
-    print_table(["lock", "holder", "fence", "held for", "lease ends in", "waiting"], rows, "no lock is held")
+    print_table(_LOCK_COLUMNS, rows, "no lock is held")
+
+
+def _show_lock(found: LockStanding, *, as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    print_table(_LOCK_COLUMNS, [] if found.held is None else [_lock_row(found.held)], f"nobody holds {found.name}")
+    rows = [[place, waiter.owner, age(waiter.since)] for place, waiter in enumerate(found.queue, 1)]
+    print_table(["turn", "waiting", "for"], rows, "nobody waits for it")
+    if found.waiters > len(rows):
+        console().print(Text(f"and {found.waiters - len(rows)} more", "dim"))
 
 
 def workers(redis: Redis = None, prefix: Prefix = None, as_json: Json = False) -> None:
@@ -56,22 +74,63 @@ def workers(redis: Redis = None, prefix: Prefix = None, as_json: Json = False) -
     print_table(["worker", "host", "pid", "state", "for", "lease ends in"], rows, "no worker")
 
 
-def keys(
-    key: Annotated[str, typer.Argument(help="The record's key; with --tenant, as the caller chose it.")],
-    tenant: Annotated[str | None, typer.Option(help="The tenant that chose the key.", show_default=False)] = None,
+def keys(  # noqa: PLR0913, PLR0917 - options of a command line
+    key: Annotated[
+        str | None,
+        typer.Argument(help="A record's key; with --tenant, as the caller chose it.", show_default=False),
+    ] = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="The tenant that chose the key; without a key, only this tenant's.", show_default=False),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="Of the page before.", show_default=False)] = None,
     redis: Redis = None,
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """Show what is known of an idempotency key."""
+    """List idempotency keys, or show what is known of one."""
+    link = Link(redis, prefix)
+    if key is None:
+        _list_keys(link.ask(lambda manager: _page_of_keys(manager, tenant, limit, cursor)), as_json=as_json)
+    else:
+        _show_key(link, key, tenant, as_json=as_json)
 
+
+async def _page_of_keys(
+    manager: BackgroundOperationsManager, tenant: str | None, limit: int, cursor: str | None
+) -> IdempotencyKeyList:
+    """As many as are wanted, if there are as many: the pages of the storage may be shorter."""
+    found: list[IdempotencyKeySummary] = []
+    while True:
+        page = await manager.list_idempotency_keys(tenant, limit - len(found), cursor)
+        found += page.keys
+        cursor = page.cursor
+        if cursor is None or len(found) == limit:
+            return IdempotencyKeyList(found, cursor)
+
+
+def _list_keys(page: IdempotencyKeyList, *, as_json: bool) -> None:
+    if as_json:
+        print_json(page)
+        return
+    rows = [
+        [key.key, key.tenant_id, key.operation_type, _words(key.status), key.saga_id or "", age(key.created_at)]
+        for key in page.keys
+    ]
+    print_table(["key", "tenant", "operation", "status", "saga", "age"], rows, "no idempotency key")
+    if page.cursor is not None:
+        console().print(Text(plain(f"there are more: --cursor {page.cursor}"), "dim"))
+
+
+def _show_key(link: Link, key: str, tenant: str | None, *, as_json: bool) -> None:
     async def work(manager: BackgroundOperationsManager) -> IdempotencyKey:
         record = await manager.check_idempotency(key, tenant_id=tenant)
         if record is None:
             raise IdempotencyKeyNotFound("there is no record of this key, or its time to live is over")
         return record
 
-    record = Link(redis, prefix).ask(work)
+    record = link.ask(work)
     if as_json:
         print_json(record)
         return
@@ -81,7 +140,7 @@ def keys(
         "user": record.user_id,
         "operation": record.operation_type,
         "created": f"{clock(record.created_at)} (UTC)",
-        "status": str(record.status).replace("_", " "),
+        "status": _words(record.status),
         "result": None if record.result is None else short_json(record.result),
         "error": record.error,
     }
@@ -122,6 +181,10 @@ def _print_findings(found: list[Finding]) -> None:
     problems, advice = counts[Verdict.PROBLEM], counts[Verdict.ADVICE]
     said = f"{problems} problem{'' if problems == 1 else 's'}, {advice} piece{'' if advice == 1 else 's'} of advice"
     out.print(Text(said, "bold red" if problems else "bold green"))
+
+
+def _words(status: OperationStatus) -> str:
+    return str(status).replace("_", " ")
 
 
 def _lock_row(lock: LockInfo) -> list[object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -158,6 +159,10 @@ def retry(  # noqa: PLR0913, PLR0917 - options of a command line
     parked: Annotated[bool, typer.Option("--parked", help="All that are parked, of --tenant and --type.")] = False,
     tenant: Tenant = None,
     workflow_type: Type = None,
+    from_step: Annotated[
+        str | None,
+        typer.Option(metavar="STEP", help="Go forward again from this step, if none is done twice by that."),
+    ] = None,
     reason: Reason = "",
     redis: Redis = None,
     prefix: Prefix = None,
@@ -168,7 +173,7 @@ def retry(  # noqa: PLR0913, PLR0917 - options of a command line
         fail(InvalidInput("SAGA_ID", "name sagas, or give --parked (with --tenant or --type, if need be)"))
     link = Link(redis, prefix)
     wanted = saga_ids or link.ask(lambda manager: all_parked(manager, tenant, workflow_type))
-    steer(link, audit.retry, wanted, reason, as_json=as_json)
+    steer(link, partial(audit.retry, from_step=from_step), wanted, reason, as_json=as_json)
 
 
 def _row(saga: SagaSummary) -> list[object]:

@@ -9,7 +9,7 @@ import typer
 from rich.progress import Progress
 from rich.text import Text
 
-from ..errors import SagaNotFound, SagaStateError
+from ..errors import InvalidInput, SagaNotFound, SagaStateError
 from ..manager import BackgroundOperationsManager
 from ..models import OperationStatus
 from ..service.exits import FAILED
@@ -40,7 +40,7 @@ def steer(link: Link, deed: Deed, saga_ids: list[str], reason: str, *, as_json: 
             for saga_id in progress.track(saga_ids, description="sagas"):
                 try:
                     await deed(manager, saga_id, who(), reason)
-                except (SagaNotFound, SagaStateError) as error:
+                except (InvalidInput, SagaNotFound, SagaStateError) as error:
                     steered.refused[saga_id] = str(error)
                 else:
                     steered.done.append(saga_id)

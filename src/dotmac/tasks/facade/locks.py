@@ -12,9 +12,11 @@ from ..crossing.anywhere import AnywhereContext, anywhere, undone_by
 from ..crossing.contexts import Opening
 from ..errors import InvalidInput, LockNotAcquired
 from ..idempotency import check_name
+from ..listings import LockStanding
 from ..models import LockInfo
 from ..portal.locks import lock_elsewhere
 from ..runtime.lock_body import HeldLock, HeldLocks, holding
+from ..runtime.pages import check_limit
 from .life import Hosted
 
 DEFAULT_TTL = 10.0
@@ -119,6 +121,21 @@ class LockMethods(Hosted):
             limit: At most so many.
         """
         return await self._hosted().locks.listed(limit)
+
+    @anywhere
+    async def inspect_lock(self, name: str, limit: int = 100) -> LockStanding:
+        """One lock as it stands: who holds it, and which processes wait for it, in the order of their turns.
+
+        Args:
+            name: The lock's; one that nobody ever held is free.
+            limit: At most so many of those who wait, from 1 to 1000.
+
+        Raises:
+            InvalidInput: The name is no name, or the limit makes no sense.
+        """
+        check_name("name", name)
+        check_limit(limit)
+        return await self._hosted().locks.standing(name, limit)
 
     def _placed(self, opening: Opening[Any]) -> AbstractAsyncContextManager[Any]:
         hosting = self._hosting

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from ..crossing.anywhere import anywhere
 from ..idempotency import scope_key
+from ..listings import IdempotencyKeyList
 from ..models import IdempotencyKey
 from ..runtime.handlers import HandlerFunction
 from .handlers import HandlerMethods
@@ -55,6 +56,24 @@ class OperationMethods(HandlerMethods, Hosted):
             tenant_id: The tenant that chose the key.
         """
         return await self._hosted().operations.check(key if tenant_id is None else scope_key(tenant_id, key))
+
+    @anywhere
+    async def list_idempotency_keys(
+        self, tenant_id: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> IdempotencyKeyList:
+        """A page of the keys that are known, in no particular order: whose, of what, since when, and how they stand.
+
+        Made for people who look: on Redis, the server goes through its keys for it.
+
+        Args:
+            tenant_id: Only this tenant's; None: all.
+            limit: At most this many, from 1 to 1000; there may be fewer, even none, though more pages follow.
+            cursor: `IdempotencyKeyList.cursor` of the page before.
+
+        Raises:
+            InvalidInput: The limit or the cursor makes no sense.
+        """
+        return await self._hosted().operations.listed(tenant_id, limit, cursor)
 
     @anywhere
     async def complete_idempotent_operation(self, key: str, result: Any, error: str | None = None) -> IdempotencyKey:

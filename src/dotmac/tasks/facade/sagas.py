@@ -166,14 +166,21 @@ class SagaMethods(Hosted):
         return await self._hosted().sagas.workers()
 
     @anywhere
-    async def retry_saga(self, saga_id: str, reason: str = "") -> SagaHandle:
+    async def retry_saga(self, saga_id: str, reason: str = "", *, from_step: str | None = None) -> SagaHandle:
         """Let a failed (parked) saga go on from where it failed, with fresh attempts, after the cause was mended.
 
+        Args:
+            saga_id: The saga.
+            reason: Why; it is written into the saga's history.
+            from_step: Name of a step: the saga goes forward again from there, even if it had turned back. The steps
+                from it on run again, if none of them is done twice by that; those before it must stand.
+
         Raises:
+            InvalidInput: There is no step of this name.
             SagaNotFound: There is no such saga.
-            SagaStateError: It is not parked.
+            SagaStateError: It is not parked, or cannot go on from this step; the message says why.
         """
-        await self._hosted().sagas.retry(saga_id, reason)
+        await self._hosted().steering.retry(saga_id, reason, from_step)
         return self.saga_handle(saga_id)
 
     @anywhere

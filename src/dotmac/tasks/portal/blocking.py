@@ -63,6 +63,7 @@ class BlockingManager:
 
     create_idempotency_key = _blocking(OperationMethods.create_idempotency_key)
     check_idempotency = _blocking(OperationMethods.check_idempotency)
+    list_idempotency_keys = _blocking(OperationMethods.list_idempotency_keys)
     complete_idempotent_operation = _blocking(OperationMethods.complete_idempotent_operation)
     run_idempotent = _blocking(OperationMethods.run_idempotent)
     create_saga_workflow = _blocking(SagaMethods.create_saga_workflow)
@@ -79,6 +80,7 @@ class BlockingManager:
     acquire_lock = _blocking(LockMethods.acquire_lock)
     release_lock = _blocking(LockMethods.release_lock)
     list_locks = _blocking(LockMethods.list_locks)
+    inspect_lock = _blocking(LockMethods.inspect_lock)
 
     def saga_handle(self, saga_id: str) -> BlockingSagaHandle:
         """A handle for a saga that was started earlier or elsewhere."""

@@ -21,6 +21,7 @@ from .idempotent import IdempotentOperations
 from .request_claims import RequestClaims
 from .runtime import Runtime
 from .saga_service import SagaService
+from .saga_steering import SagaSteering
 from .telling import tell_storage
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class Hosting:
 
     Attributes:
         sagas: What can be asked of sagas.
+        steering: What operators can do to them.
         operations: What can be asked of idempotent operations.
         requests: Claims of work that runs elsewhere.
         locks: What can be asked of locks.
@@ -49,6 +51,7 @@ class Hosting:
         self._failure: BaseException | None = None
         self.home = Home()
         self.sagas = SagaService(environment, self._runtime)
+        self.steering = SagaSteering(environment, self._runtime)
         self.operations = IdempotentOperations(environment, self._runtime.claims)
         self.requests = RequestClaims(environment.storage, self._runtime.claims, self.sagas)
         self.locks = environment.locks

@@ -16,6 +16,7 @@ from ..errors import (
 )
 from ..idempotency import check_request, derive_key, fingerprint, scope_key
 from ..jsonvalue import check_json, copy_json, encode
+from ..listings import IdempotencyKeyList
 from ..metrics import emit
 from ..models import IdempotencyKey, OperationStatus
 from ..storage.key_records import DONE, IN_PROGRESS, MISMATCH, Completion, IdempotencyRecord, NewRecord
@@ -24,7 +25,8 @@ from .claiming import ClaimWish, claim_key
 from .claims import ClaimKeeper, HeldClaim, ScopeHolder
 from .context import HandlerContext
 from .environment import SagaEnvironment
-from .key_views import key_view, stored_result
+from .key_views import key_list, key_view, stored_result
+from .pages import check_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,11 @@ class IdempotentOperations:
         """The key as it stands, or None if there is none."""
         record = await self._storage.get_record(key)
         return None if record is None else key_view(record)
+
+    async def listed(self, tenant_id: str | None, limit: int, cursor: str | None) -> IdempotencyKeyList:
+        """A page of keys."""
+        check_limit(limit)
+        return key_list(await self._storage.list_records(tenant_id, limit, cursor))
 
     async def complete(self, key: str, result: Any, error: str | None, token: str | None = None) -> IdempotencyKey:
         """Store how the operation ended; the same ending may be stored again, another one may not.

@@ -6,9 +6,10 @@ from typing import Any
 
 from ..errors import OperationFailed
 from ..jsonvalue import decode
+from ..listings import IdempotencyKeyList, IdempotencyKeySummary
 from ..models import IdempotencyKey, OperationStatus
 from ..saga.views import utc
-from ..storage.key_records import IdempotencyRecord
+from ..storage.key_records import IdempotencyRecord, RecordHead, RecordPage
 
 _FOREVER = 253_402_300_799.0  # the last second a datetime can hold: a record that ends with its saga has no end yet
 
@@ -26,6 +27,26 @@ def key_view(record: IdempotencyRecord) -> IdempotencyKey:
         result=None if record.result is None else decode(record.result),
         error=record.error,
         parameters=None if record.parameters is None else decode(record.parameters),
+    )
+
+
+def key_list(page: RecordPage) -> IdempotencyKeyList:
+    """A page of records as its users see it."""
+    return IdempotencyKeyList([_summary(head) for head in page.records], page.cursor)
+
+
+def _summary(head: RecordHead) -> IdempotencyKeySummary:
+    return IdempotencyKeySummary(
+        key=head.key,
+        tenant_id=head.tenant_id,
+        user_id=head.user_id,
+        operation_type=head.operation_type,
+        status=head.status,
+        created_at=utc(head.created_at),
+        expires_at=utc(min(head.expires_at, _FOREVER)),
+        claims=head.claims,
+        owner=head.owner,
+        saga_id=head.saga_id,
     )
 
 

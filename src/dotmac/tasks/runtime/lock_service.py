@@ -10,13 +10,13 @@ import os
 import secrets
 import socket
 from contextlib import suppress
-from datetime import UTC, datetime
 
 import trio
 
 from ..actors import ChildSpec, Supervisor
 from ..crossing.identity import current_caller
 from ..errors import ActorDied, LockLost, LockNotAcquired, LockReentered, NotStarted, UsageError
+from ..listings import LockStanding
 from ..metrics import emit
 from ..models import LockInfo
 from ..storage.protocol import StorageProtocol
@@ -26,6 +26,7 @@ from .lock_holding import Body, Ticket
 from .lock_renewals import LockRenewals
 from .lock_shortcut import Shortcuts
 from .lock_tools import SIGN_OFF, LockTools, stopped
+from .lock_views import lock_view, standing_view
 from .lock_wakeups import Wakeups
 
 
@@ -222,14 +223,8 @@ class LockService:
 
     async def listed(self, limit: int) -> list[LockInfo]:
         """Locks that are held by anybody, by name."""
-        return [
-            LockInfo(
-                name=lock.name,
-                owner=lock.owner,
-                fence=lock.fence,
-                since=datetime.fromtimestamp(lock.since, UTC),
-                until=datetime.fromtimestamp(lock.until, UTC),
-                waiters=lock.waiters,
-            )
-            for lock in await self._storage.list_locks(limit)
-        ]
+        return [lock_view(lock) for lock in await self._storage.list_locks(limit)]
+
+    async def standing(self, name: str, limit: int) -> LockStanding:
+        """One lock and its queue."""
+        return standing_view(name, await self._storage.look_at_lock(name, limit))

@@ -50,7 +50,8 @@ class LockTools:
                 else:
                     return
                 await trio.sleep(_RETRY)
-        _log.warning("the lock %r could not be given up, its lease will end by itself: %s", name, problem)
+            told = problem or f"no answer within {SIGN_OFF:g} s"
+        _log.warning("the lock %r could not be given up, its lease will end by itself: %s", name, told)
 
 
 def not_free(name: str) -> LockNotAcquired:

@@ -26,6 +26,7 @@ from ..saga.events import AttemptFailed, AttemptStarted, AttemptSucceeded, Cance
 from ..saga.lock_names import lock_name
 from ..saga.machine import decide, interruptible
 from ..saga.references import resolve
+from ..saga.state import SagaState
 from .attempt import Attempt, failure_of, run_attempt
 from .context import HandlerContext, StepResults
 from .journal import Journal
@@ -275,7 +276,7 @@ class SagaActor:
         return HandlerContext(
             tenant_id=definition.tenant_id,
             operation_type=(step.compensation_operation if command.undo else step.operation) or "",
-            token=f"{definition.saga_id}:{command.step}{':undo' if command.undo else ''}",
+            token=_token(state, command),
             attempt=command.attempt,
             saga_id=definition.saga_id,
             workflow_type=definition.workflow_type,
@@ -288,3 +289,9 @@ class SagaActor:
             step_happened=state.steps[command.step].result is not None,
             _beat=limit.beat,
         )
+
+
+def _token(state: SagaState, command: Invoke) -> str:
+    times_undone = state.steps[command.step].times_undone
+    again = f".{times_undone}" if times_undone else ""
+    return f"{state.definition.saga_id}:{command.step}{again}{':undo' if command.undo else ''}"

@@ -1,4 +1,4 @@
-"""What can be asked of sagas from outside their actors: create, execute, look at, wait for, cancel, resume."""
+"""What can be asked of sagas from outside their actors: create, execute, look at, wait for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import trio
 from msgspec.structs import replace
 
-from ..errors import EnvironmentFault, IdempotencyMismatch, InvalidInput, OwnershipLost, SagaNotFound, SagaStateError
+from ..errors import EnvironmentFault, IdempotencyMismatch, InvalidInput, OwnershipLost, SagaNotFound
 from ..idempotency import check_name, fingerprint, scope_key
 from ..jsonvalue import encode
 from ..metrics import NEW_METADATA, added_metadata, wanted
@@ -22,20 +22,21 @@ from ..models import (
     WorkerInfo,
 )
 from ..saga.definition import SagaDefinition
-from ..saga.events import SagaCreated, SagaResumed, encode_events
+from ..saga.events import SagaCreated, encode_events
 from ..saga.validation import KnownHandlers, check_definition, parse_steps
 from ..saga.views import outcome_view
 from ..storage.folding import history_of, state_of, summary_of, worker_view, workflow_of
 from ..storage.key_records import NewRecord
 from ..storage.protocol import saga_topic
-from ..storage.records import Creation, NewSaga, SagaFilter, SagaMeta, SagaRecord
+from ..storage.records import Creation, NewSaga, SagaFilter, SagaMeta
 from .entry_ids import fresh_entry_id
 from .environment import SagaEnvironment
 from .handing_over import hand_over
+from .pages import check_limit
 from .runtime import Runtime
+from .stored_sagas import meta_of, record_of
 from .telling import tell_created
 
-MAX_PAGE = 1000
 _ANY_HANDLER = KnownHandlers(None, None)  # those who will run it know which there are
 _log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class SagaService:
 
     async def execute(self, saga_id: str) -> SagaOutcome:
         """Run a pending saga here, and wait for its end; one that was begun already is only waited for."""
-        await self._begin(await self._meta(saga_id))
+        await self._begin(await meta_of(self._storage, saga_id))
         return await self.outcome(saga_id)
 
     async def _begin(self, meta: SagaMeta) -> None:
@@ -115,11 +116,11 @@ class SagaService:
 
     async def get(self, saga_id: str) -> SagaWorkflow:
         """The saga as it stands. Raises SagaNotFound."""
-        return workflow_of(await self._record(saga_id))
+        return workflow_of(await record_of(self._storage, saga_id))
 
     async def history(self, saga_id: str) -> list[SagaHistoryEntry]:
         """Everything that happened to the saga, oldest first. Raises SagaNotFound."""
-        return history_of(await self._record(saga_id))
+        return history_of(await record_of(self._storage, saga_id))
 
     async def note(self, saga_id: str, entry: dict[str, Any]) -> None:
         """Write a note beside the saga's journal. Raises SagaNotFound."""
@@ -127,7 +128,7 @@ class SagaService:
 
     async def status(self, saga_id: str) -> OperationStatus:
         """Its status. Raises SagaNotFound."""
-        return (await self._meta(saga_id)).status
+        return (await meta_of(self._storage, saga_id)).status
 
     async def workers(self) -> list[WorkerInfo]:
         """The workers of the namespace, alive or lost, by id."""
@@ -136,8 +137,7 @@ class SagaService:
 
     async def list(self, where: SagaFilter, limit: int, cursor: str | None) -> SagaList:
         """A page of sagas, newest first."""
-        if not 0 < limit <= MAX_PAGE:
-            raise InvalidInput("limit", f"must lie between 1 and {MAX_PAGE}, not {limit}")
+        check_limit(limit)
         page = await self._storage.list_sagas(where, limit, cursor)
         return SagaList([summary_of(meta) for meta in page.sagas], page.cursor)
 
@@ -170,53 +170,10 @@ class SagaService:
 
     async def _ended(self, saga_id: str) -> SagaOutcome | None:
         """How the saga ended, or None: it goes on, or was resumed between two looks."""
-        if not (await self._meta(saga_id)).status.is_final:
+        if not (await meta_of(self._storage, saga_id)).status.is_final:
             return None
-        state = state_of(await self._record(saga_id))
+        state = state_of(await record_of(self._storage, saga_id))
         return outcome_view(state) if state.status.is_final else None
-
-    # --- steering -------------------------------------------------------------------------------------------
-
-    async def cancel(self, saga_id: str, reason: str) -> None:
-        """Ask the saga to turn back; what it then does is seen in its outcome.
-
-        Raises:
-            SagaNotFound: There is no such saga.
-            SagaStateError: It has ended, or is past the point of no return.
-        """
-        meta = await self._meta(saga_id)
-        if meta.status is OperationStatus.FAILED:
-            await self._turn_parked_back(saga_id, reason)
-            return
-        if not meta.status.is_final:
-            meta = await self._storage.request_cancel(saga_id, reason)
-        if meta.status.is_final:
-            raise SagaStateError(f"saga {saga_id} cannot be cancelled: it is {meta.status}")
-        if state_of(await self._record(saga_id)).committed:
-            raise SagaStateError(f"saga {saga_id} cannot be cancelled: its pivot has completed, so it goes forward")
-
-    async def retry(self, saga_id: str, reason: str) -> None:
-        """Let a parked saga go on from where it failed, with fresh attempts. Raises SagaNotFound, SagaStateError."""
-        meta = await self._meta(saga_id)
-        if meta.status is not OperationStatus.FAILED:
-            raise SagaStateError(f"saga {saga_id} cannot be retried: it is {meta.status}, only failed sagas can be")
-        await self._resume(meta, SagaResumed(reason=reason))
-
-    async def _turn_parked_back(self, saga_id: str, reason: str) -> None:
-        record = await self._record(saga_id)
-        state = state_of(record)
-        if state.undoing or state.committed or not state.at_unknown_pivot:
-            raise SagaStateError(f"saga {saga_id} cannot be cancelled: it is parked ({'; '.join(state.open_items)})")
-        await self._resume(record.meta, SagaResumed(undo=True, reason=reason))
-
-    async def _resume(self, meta: SagaMeta, event: SagaResumed) -> None:
-        try:
-            if self._environment.works:
-                await (await self._runtime.worker()).sagas.adopt(meta.saga_id, meta.epoch, resume=event)
-            else:
-                await hand_over(self._storage, meta, event)
-        except OwnershipLost as error:
-            raise SagaStateError(f"saga {meta.saga_id} was resumed by somebody else in the same moment") from error
 
     # --- helpers --------------------------------------------------------------------------------------------
 
@@ -272,18 +229,6 @@ class SagaService:
             parameters=None,
             ttl=self._environment.settings.default_ttl,
         )
-
-    async def _meta(self, saga_id: str) -> SagaMeta:
-        meta = await self._storage.saga_meta(saga_id)
-        if meta is None:
-            raise SagaNotFound(f"there is no saga {saga_id!r}, or its retention is over")
-        return meta
-
-    async def _record(self, saga_id: str) -> SagaRecord:
-        record = await self._storage.load_saga(saga_id)
-        if record is None:
-            raise SagaNotFound(f"there is no saga {saga_id!r}, or its retention is over")
-        return record
 
 
 def _saga_id_of(creation: Creation, key: NewRecord | None) -> str:

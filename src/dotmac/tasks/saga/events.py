@@ -130,11 +130,13 @@ class SagaResumed(_Event, frozen=True, gc=False, tag="saga_resumed"):
     """An operator lets a parked saga go on.
 
     With `undo`, a saga parked at a pivot of unknown outcome turns back: the operator vouches that the pivot
-    did not happen.
+    did not happen. With `from_step`, the saga goes forward again from the step with that index, also if it had
+    turned back; see `rewinding` for when it can.
     """
 
     undo: bool = False
     reason: str = ""
+    from_step: int | None = None
 
 
 Event = (

@@ -32,6 +32,7 @@ from .events import (
     SagaResumed,
     SagaStarted,
 )
+from .rewinding import renewed, rewound, why_not_from
 from .state import SagaState, StepState, Track, TrackStatus
 
 _IN_PROGRESS, _COMPENSATING = OperationStatus.IN_PROGRESS, OperationStatus.COMPENSATING
@@ -105,7 +106,7 @@ def _attempt_succeeded(state: SagaState, event: AttemptSucceeded) -> SagaState:
     if event.undo:
         return _step_down(_with_track(state, track))
     cursor, steps = state.cursor, state.steps
-    step = StepState(forward=track, result=event.result)
+    step = replace(steps[cursor], forward=track, result=event.result)
     return replace(
         state,
         steps=(*steps[:cursor], step, *steps[cursor + 1 :]),
@@ -177,17 +178,25 @@ def _parked(state: SagaState, event: SagaParked) -> SagaState:
 def _resumed(state: SagaState, event: SagaResumed) -> SagaState:
     _need(state, event, OperationStatus.FAILED)
     state = replace(state, open_items=())
+    if event.from_step is not None:
+        why = "it cannot turn back as well" if event.undo else why_not_from(state, event.from_step)
+        if why is not None:
+            raise InternalError(f"SagaResumed from step {event.from_step} cannot follow: {why}")
+        return _going_forward(rewound(state, event.from_step))
     if state.undoing:
-        steps = tuple(replace(step, undo=_renewed(step.undo)) for step in state.steps)
+        steps = tuple(replace(step, undo=renewed(step.undo)) for step in state.steps)
         cursor = _next_to_undo(state, steps, len(steps))
         return replace(state, steps=steps, status=OperationStatus.COMPENSATING, cursor=cursor)
     if event.undo:
         if not state.at_unknown_pivot:
             raise InternalError("only a saga parked at an unknown pivot can be resumed backwards")
         return _turn_back(state, event.reason or "an operator vouched that the pivot did not happen")
-    # The operator overrules what made the saga stop: an old cancel or deadline would park it again at once.
-    state = replace(state, cancel=None, timed_out=False, deadline_at=None, status=OperationStatus.IN_PROGRESS)
-    return _with_track(state, _renewed(state.track))
+    return _with_track(_going_forward(state), renewed(state.track))
+
+
+def _going_forward(state: SagaState) -> SagaState:
+    # The operator overrules what made the saga stop: an old cancel or deadline would stop it again at once.
+    return replace(state, cancel=None, timed_out=False, deadline_at=None, status=OperationStatus.IN_PROGRESS)
 
 
 def _track_of(state: SagaState, event: AttemptStarted | AttemptSucceeded | AttemptFailed | Any) -> Track:
@@ -216,12 +225,6 @@ def _standing(state: SagaState) -> str:
 
 def _failed_track(track: Track, failure: Failure) -> Track:
     return replace(track, status=TrackStatus.FAILED, failure=failure, maybe_done=track.maybe_done or failure.unknown)
-
-
-def _renewed(track: Track) -> Track:
-    if track.status is not TrackStatus.EXHAUSTED:
-        return track
-    return replace(track, status=TrackStatus.READY, floor=track.attempts)
 
 
 def _with_track(state: SagaState, track: Track) -> SagaState:

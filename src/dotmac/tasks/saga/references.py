@@ -15,6 +15,9 @@ from ..errors import InvalidInput
 from ..jsonvalue import copy_json
 
 _KEY = "$ref"
+REFERENCE_MARK = b'"$ref"'
+"""Is found in every JSON text that holds a reference."""
+
 _PREFIX = "steps."
 _RESULT = ".result"
 _INDEX = re.compile("[0-9]{1,9}")

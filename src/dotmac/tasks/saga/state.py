@@ -50,11 +50,17 @@ class Track(msgspec.Struct, frozen=True, gc=False):
 
 
 class StepState(msgspec.Struct, frozen=True, gc=False):
-    """One step: its way forward, its way back, and its result while it stands."""
+    """One step: its way forward, its way back, and its result while it stands.
+
+    Attributes:
+        times_undone: How often it was undone and is to be done again since. Each time is another effect, which has
+            tokens of its own.
+    """
 
     forward: Track = Track()
     undo: Track = Track()
     result: msgspec.Raw | None = None
+    times_undone: int = 0
 
     @property
     def happened(self) -> bool:
@@ -68,7 +74,7 @@ class SagaState(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         cursor: The step under way: counts up to ``len(steps)`` while going forward, down to -1 while undoing.
         committed: A pivot completed, so the saga only goes forward.
-        undoing: The saga turned back (it stays so in its final status).
+        undoing: The saga turned back (it stays so in its final status, unless an operator lets it go forward again).
         reason: Why it turned back.
         open_items: What an operator has to see to, while parked.
         epoch: Ownership counter of the last adoption seen in the journal; 1 for the creator.

@@ -140,6 +140,8 @@ def _history_entry(names: tuple[str, ...], saga_id: str, sequence: int, at: floa
         details["undo"] = True
     if isinstance(event, SagaCreated):
         details = {"workflow_type": event.definition.workflow_type, "steps": list(names)}
+    if "from_step" in details:
+        details["from_step"] = names[details["from_step"]]
     step = details.pop("step", None)
     return SagaHistoryEntry(
         saga_id=saga_id,

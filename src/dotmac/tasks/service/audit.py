@@ -20,9 +20,16 @@ async def cancel(manager: BackgroundOperationsManager, saga_id: str, who: str, r
     await _audited(manager, saga_id, "operator_cancel", who, reason, lambda: manager.cancel_saga(saga_id, reason))
 
 
-async def retry(manager: BackgroundOperationsManager, saga_id: str, who: str, reason: str) -> None:
+async def retry(
+    manager: BackgroundOperationsManager, saga_id: str, who: str, reason: str, from_step: str | None = None
+) -> None:
     """Let a parked saga go on. Raises as `BackgroundOperationsManager.retry_saga` does."""
-    await _audited(manager, saga_id, "operator_retry", who, reason, lambda: manager.retry_saga(saga_id, reason))
+    chosen = {} if from_step is None else {"from_step": from_step}
+
+    async def do() -> None:
+        await manager.retry_saga(saga_id, reason, from_step=from_step)
+
+    await _audited(manager, saga_id, "operator_retry", who, reason, do, **chosen)
 
 
 async def _audited(
@@ -32,9 +39,10 @@ async def _audited(
     who: str,
     reason: str,
     do: Callable[[], Awaitable[Any]],
+    **details: str,
 ) -> None:
-    await manager.add_saga_note(saga_id, action, {"who": who, "reason": reason})
-    fields = {"saga_id": saga_id, "who": who, "reason": reason}
+    await manager.add_saga_note(saga_id, action, {"who": who, "reason": reason, **details})
+    fields = {"saga_id": saga_id, "who": who, "reason": reason, **details}
     _log.info("%s: %s of saga %s (%s)", who, action, saga_id, reason or "no reason given", extra=fields)
     try:
         await do()

@@ -24,7 +24,7 @@ def create_console(
         access: Who may do what.
         redaction: Hides values on the pages; None: those of `DEFAULT_FIELDS`.
     """
-    site = Site(manager, visitor_of, redaction or Redaction())
+    site = Site(manager, visitor_of, redaction or Redaction(), streams=True)
     site.activity.install()
     return create_app(manager, access=access, pages=dashboard_routes(site), login_page=login_page(site))
 

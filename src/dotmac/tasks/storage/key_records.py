@@ -44,6 +44,28 @@ class IdempotencyRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=Tru
     saga_id: str | None = None
 
 
+class RecordHead(msgspec.Struct, frozen=True, gc=False):
+    """A record as lists show it: what is known of its key, and nothing of what its operation takes and gives."""
+
+    key: str
+    tenant_id: str
+    user_id: str | None
+    operation_type: str
+    status: OperationStatus
+    created_at: float
+    expires_at: float
+    owner: str | None
+    claims: int
+    saga_id: str | None
+
+
+class RecordPage(msgspec.Struct, frozen=True, gc=False):
+    """A page of records. `cursor` asks for the next one; None: this was the last."""
+
+    records: list[RecordHead]
+    cursor: str | None
+
+
 class NewRecord(msgspec.Struct, frozen=True, gc=False):
     """A key to be created, or claimed where it does not exist. `ttl` is in seconds."""
 

@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from ..models import Finding, OperationStatus
-from .key_records import ClaimVerdict, Completion, IdempotencyRecord, NewRecord
+from .key_records import ClaimVerdict, Completion, IdempotencyRecord, NewRecord, RecordPage
 from .records import (
     AdoptableSaga,
     Adoption,
@@ -28,6 +28,7 @@ from .records import (
     LockQueued,
     LockRecord,
     LockRequest,
+    LockState,
     NewSaga,
     Purged,
     Renewal,
@@ -88,6 +89,17 @@ class RecordStore(Protocol):
 
     async def get_record(self, key: str) -> IdempotencyRecord | None:
         """The record, or None."""
+        ...
+
+    async def list_records(self, tenant_id: str | None, limit: int, cursor: str | None = None) -> RecordPage:
+        """Records of this tenant, or of all, in no particular order.
+
+        A page has at most `limit`, but may have fewer, even none, while another one follows. Over all pages, each
+        record that is there from the first page to the last is given, perhaps twice where the storage is at work.
+
+        Raises:
+            InvalidInput: The cursor is none of this list.
+        """
         ...
 
 
@@ -210,6 +222,10 @@ class LockStore(Protocol):
 
     async def list_locks(self, limit: int) -> list[LockRecord]:
         """Locks that are held, by name."""
+        ...
+
+    async def look_at_lock(self, name: str, limit: int) -> LockState:
+        """One lock and at most `limit` of those who wait for it, in the order of their turns. Changes nothing."""
         ...
 
 

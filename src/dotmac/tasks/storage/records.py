@@ -258,6 +258,22 @@ class LockRecord(msgspec.Struct, frozen=True, gc=False):
     waiters: int = 0
 
 
+class LockWaiting(msgspec.Struct, frozen=True, gc=False):
+    """Somebody in a lock's queue: who, since when, and how long the place is kept unless asked for again."""
+
+    owner: str
+    since: float
+    until: float
+
+
+class LockState(msgspec.Struct, frozen=True, gc=False):
+    """A lock (None: it is free), the first of its queue in order, and how many wait in all."""
+
+    held: LockRecord | None
+    queue: list[LockWaiting]
+    waiters: int
+
+
 class Purged(msgspec.Struct, frozen=True, gc=False):
     """What retention removed in one go. `more`: the limit was reached and there is more to remove."""
 

@@ -58,6 +58,12 @@ class Steering(msgspec.Struct, forbid_unknown_fields=True):
     reason: Annotated[str, Meta(max_length=500)] = ""
 
 
+class Retrying(Steering, forbid_unknown_fields=True):
+    """How a parked saga goes on: with `from_step`, forward again from the step of that name."""
+
+    from_step: Name | None = None
+
+
 class SteeredSaga(msgspec.Struct):
     """The request is stored, and the saga will follow it."""
 

@@ -19,6 +19,8 @@ from .query import Query
 from .replies import json_reply
 
 DEFAULT_LOCKS, MOST_LOCKS = 100, 1000
+DEFAULT_KEYS, MOST_KEYS = 100, 1000
+KEY_FILTERS = ("tenant_id", "limit", "cursor")
 _PATIENCE = 2.0  # seconds that a probe waits for the storage
 _log = logging.getLogger(__name__)
 
@@ -42,10 +44,22 @@ class Looks:
         limit = Query(request, ("limit",)).number("limit", DEFAULT_LOCKS, MOST_LOCKS)
         return json_reply(Locks(await self._manager.list_locks(limit)))
 
+    async def lock(self, request: Request) -> Response:
+        """One lock and its queue."""
+        limit = Query(request, ("limit",)).number("limit", DEFAULT_LOCKS, MOST_LOCKS)
+        return json_reply(await self._manager.inspect_lock(request.path_params["name"], limit))
+
     async def workers(self, request: Request) -> Response:
         """Workers and their leases."""
         Query(request, ())
         return json_reply(Workers(await self._manager.list_workers()))
+
+    async def operations(self, request: Request) -> Response:
+        """A page of idempotency records, without what their operations take and give."""
+        query = Query(request, KEY_FILTERS)
+        limit = query.number("limit", DEFAULT_KEYS, MOST_KEYS)
+        page = await self._manager.list_idempotency_keys(query.text("tenant_id"), limit, query.text("cursor"))
+        return json_reply(page)
 
     async def operation(self, request: Request) -> Response:
         """An idempotency record, by its own key or, with ``tenant_id``, by the one that the caller chose."""

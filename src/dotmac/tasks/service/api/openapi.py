@@ -84,7 +84,10 @@ _DESCRIPTION = (
     "`field` names what is wrong. A service that listens on loopback without tokens asks nobody who they are."
 )
 _OPTIONAL_FIELDS = frozenset(
-    {SagaInput.__name__, StepInput.__name__, "RetryPolicy", "Steering", "ProblemDocument", "StorageState"}
+    {
+        *(SagaInput.__name__, StepInput.__name__, "RetryPolicy", "Steering", "Retrying"),
+        *("ProblemDocument", "StorageState"),
+    }
 )
 
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 
 from ...http.keys import HEADER
+from ...listings import IdempotencyKeyList, LockStanding
 from ...manager import BackgroundOperationsManager
 from ...models import SagaList, SagaWorkflow
 from ...observability.prometheus import PrometheusMetrics
@@ -20,6 +21,7 @@ from .documents import (
     Locks,
     Operation,
     Readiness,
+    Retrying,
     SagaInput,
     StartedSaga,
     SteeredSaga,
@@ -27,7 +29,7 @@ from .documents import (
     Workers,
 )
 from .events import Events
-from .looks import DEFAULT_LOCKS, MOST_LOCKS, Looks
+from .looks import DEFAULT_KEYS, DEFAULT_LOCKS, MOST_KEYS, MOST_LOCKS, Looks
 from .openapi import Endpoint, make_document
 from .replies import Handler, guarded, json_reply
 from .sagas import DEFAULT_PAGE, LARGEST_PAGE, Sagas
@@ -65,7 +67,9 @@ def api_routes(
     for path, handlers in _by_path(found).items():
         inside = path.startswith("/v1/")
         # One route a path, so that a method which is not possible is answered with all that are.
-        route = Route(path.removeprefix("/v1"), _by_method(handlers), methods=list(handlers))
+        # Names of locks may have slashes.
+        address = path.removeprefix("/v1").replace("{name}", "{name:path}")
+        route = Route(address, _by_method(handlers), methods=list(handlers))
         (below if inside else routes).append(route)
     # Mounted, so that what is not there is the API's to answer, not a page's.
     return [*routes, Mount("/v1", app=Router(below, redirect_slashes=False))]
@@ -99,19 +103,24 @@ def _endpoints(
         "limit": _whole(DEFAULT_PAGE, LARGEST_PAGE),
         "cursor": _TEXT,
     }
+    keys = {"tenant_id": _TEXT, "limit": _whole(DEFAULT_KEYS, MOST_KEYS), "cursor": _TEXT}
     starts = Endpoint("POST", "/v1/sagas", StartedSaga, 201, body=SagaInput, headers={HEADER: _KEY}, refuses=(422,))
-    steers: dict[str, Any] = {"gives": SteeredSaga, "status": 202, "body": Steering, "refuses": (404, 409)}
+    steers: dict[str, Any] = {"gives": SteeredSaga, "status": 202, "refuses": (404, 409)}
     return {
         Endpoint("GET", "/v1/sagas", SagaList, query=filters): sagas.list,
         starts: sagas.start,
         Endpoint("GET", _SAGA, SagaWorkflow, refuses=(404,)): sagas.show,
         Endpoint("GET", f"{_SAGA}/history", History, refuses=(404,)): sagas.history,
         Endpoint("GET", f"{_SAGA}/events", "text/event-stream", also=(204,), refuses=(404,)): events.of_saga,
-        Endpoint("POST", f"{_SAGA}/cancel", **steers): sagas.cancel,
-        Endpoint("POST", f"{_SAGA}/retry", **steers): sagas.retry,
+        Endpoint("POST", f"{_SAGA}/cancel", **steers, body=Steering): sagas.cancel,
+        Endpoint("POST", f"{_SAGA}/retry", **steers, body=Retrying): sagas.retry,
         Endpoint("GET", "/v1/events", "text/event-stream"): events.of_all,
         Endpoint("GET", "/v1/locks", Locks, query={"limit": _whole(DEFAULT_LOCKS, MOST_LOCKS)}): looks.locks,
+        Endpoint(
+            "GET", "/v1/locks/{name}", LockStanding, query={"limit": _whole(DEFAULT_LOCKS, MOST_LOCKS)}
+        ): looks.lock,
         Endpoint("GET", "/v1/workers", Workers): looks.workers,
+        Endpoint("GET", "/v1/operations", IdempotencyKeyList, query=keys): looks.operations,
         Endpoint("GET", "/v1/operations/{key}", Operation, query={"tenant_id": _TEXT}, refuses=(404,)): looks.operation,
         Endpoint("GET", "/health/live", Liveness, open_to_all=True): looks.live,
         Endpoint("GET", "/health/ready", Readiness, also=(503,), open_to_all=True): looks.ready,

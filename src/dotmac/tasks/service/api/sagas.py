@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,10 +17,11 @@ from .. import audit
 from ..callers import caller_of
 from ..guard import root_of
 from .bodies import saga_fields
-from .documents import History, SagaInput, StartedSaga, SteeredSaga, Steering
+from .documents import History, Retrying, SagaInput, StartedSaga, SteeredSaga, Steering
 from .query import Query, read_json
 from .replies import json_reply
 
+AnySteering = TypeVar("AnySteering", bound=Steering)
 FILTERS = ("tenant_id", "status", "workflow_type", "parked", "created_after", "created_before", "limit", "cursor")
 DEFAULT_PAGE, LARGEST_PAGE = 100, 1000
 _LONGEST_REASON = 500
@@ -77,12 +79,14 @@ class Sagas:
 
     async def cancel(self, request: Request) -> Response:
         """Let it turn back."""
-        await audit.cancel(self._manager, _saga_id(request), _who(request), await _reason(request))
+        given = await _steering(request, Steering)
+        await audit.cancel(self._manager, _saga_id(request), _who(request), given.reason)
         return self._steered(request)
 
     async def retry(self, request: Request) -> Response:
-        """Let it go on from where it failed."""
-        await audit.retry(self._manager, _saga_id(request), _who(request), await _reason(request))
+        """Let it go on from where it failed, or forward again from a step."""
+        given = await _steering(request, Retrying)
+        await audit.retry(self._manager, _saga_id(request), _who(request), given.reason, given.from_step)
         return self._steered(request)
 
     @staticmethod
@@ -113,9 +117,9 @@ def _who(request: Request) -> str:
     return "unknown" if caller is None else caller.name
 
 
-async def _reason(request: Request) -> str:
+async def _steering(request: Request, kind: type[AnySteering]) -> AnySteering:
     Query(request, ())
-    reason = (await read_json(request, Steering, _SPARE, optional=True)).reason
-    if len(reason) > _LONGEST_REASON or not (reason.isprintable() or not reason):
+    given = await read_json(request, kind, _SPARE, optional=True)
+    if len(given.reason) > _LONGEST_REASON or not (given.reason.isprintable() or not given.reason):
         raise InvalidInput("reason", f"must be up to {_LONGEST_REASON} printable characters")
-    return reason
+    return given

@@ -12,7 +12,6 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from ...errors import InvalidInput
-from ...manager import BackgroundOperationsManager
 from ...models import OperationStatus, SagaWorkflow
 from .. import audit
 from .site import Site
@@ -31,14 +30,16 @@ class Action:
         title: Of its page and its button.
         explains: What will happen.
         fits: Whether it means something for this saga as it stands.
-        do: Does it.
+        do: Does it; called with the manager, the saga, who does it, why, and what was chosen on the page.
+        from_step: Whether a step can be chosen on its page.
     """
 
     name: str
     title: str
     explains: str
     fits: Callable[[SagaWorkflow], bool]
-    do: Callable[[BackgroundOperationsManager, str, str, str], Awaitable[None]]
+    do: Callable[..., Awaitable[None]]
+    from_step: bool = False
 
 
 ACTIONS = (
@@ -54,9 +55,11 @@ ACTIONS = (
         "retry",
         "Retry",
         "The saga goes on from where it failed, with fresh attempts, under the same tokens. "
-        "Mend the cause first.",
+        "Mend the cause first. From a step that you choose, it goes forward again, even if it had turned back; it "
+        "refuses if an effect that stands would be done twice by that.",
         lambda saga: saga.status is OperationStatus.FAILED,
         audit.retry,
+        from_step=True,
     ),
     Action(
         "turn-back",
@@ -102,7 +105,9 @@ class Operations:
         if visitor is None or not visitor.may_operate:
             return self._refused(request)
         action, saga_id = BY_NAME[request.path_params["action"]], request.path_params["saga_id"]
-        await action.do(self._manager, saga_id, visitor.name, await _reason(request))
+        form = await _form(request)
+        chosen = {"from_step": form["from_step"]} if action.from_step and form.get("from_step") else {}
+        await action.do(self._manager, saga_id, visitor.name, _reason(form), **chosen)
         root = request.scope.get("root_path", "").rstrip("/")
         return RedirectResponse(f"{root}/sagas/{saga_id}?done={action.name}", status_code=303)
 
@@ -111,8 +116,8 @@ class Operations:
         return self._site.error(request, HTTPStatus.FORBIDDEN, message)
 
 
-async def _reason(request: Request) -> str:
-    """The field ``reason`` of a plain form: parsed here, so that no form parser has to be installed."""
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a plain form: parsed here, so that no form parser has to be installed."""
     announced = request.headers.get("content-length", "0")
     if not announced.isdecimal() or int(announced) > _LARGEST_FORM:
         raise _too_large()
@@ -122,8 +127,11 @@ async def _reason(request: Request) -> str:
             body += chunk
             if len(body) > _LARGEST_FORM:
                 raise _too_large()
-    values = parse_qs(body.decode("utf-8", "replace")).get("reason", [""])
-    reason = " ".join(values[0].split())
+    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
+
+
+def _reason(form: dict[str, str]) -> str:
+    reason = " ".join(form.get("reason", "").split())
     if len(reason) > _LONGEST_REASON:
         raise InvalidInput("reason", f"must have at most {_LONGEST_REASON} characters")
     return reason

@@ -95,10 +95,32 @@ class Pages:
             done=request.query_params.get("done", ""),
         )
 
+    async def keys(self, request: Request) -> Response:
+        """A page of idempotency keys."""
+        query = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
+        tenant_id = query.get("tenant_id")
+        page = await self._manager.list_idempotency_keys(tenant_id, _PER_PAGE, query.get("cursor"))
+        kept = {} if tenant_id is None else {"tenant_id": tenant_id}
+        return self._site.page(
+            request,
+            "keys.html",
+            keys=page.keys,
+            tenant_id=tenant_id or "",
+            paging="cursor" in query,
+            first=urlencode(kept),
+            following=None if page.cursor is None else urlencode({**kept, "cursor": page.cursor}),
+            now=datetime.now(UTC),
+        )
+
     async def locks(self, request: Request) -> Response:
         """Locks that are held, and how many processes wait for each."""
         locks = await self._manager.list_locks(_MOST_LOCKS)
         return self._site.page(request, "locks.html", locks=locks, most=_MOST_LOCKS, now=datetime.now(UTC))
+
+    async def lock(self, request: Request) -> Response:
+        """One lock, and who waits for it."""
+        standing = await self._manager.inspect_lock(request.path_params["name"])
+        return self._site.page(request, "lock.html", lock=standing, now=datetime.now(UTC))
 
     async def workers(self, request: Request) -> Response:
         """Workers and their leases."""

@@ -43,11 +43,13 @@ class Site:
         manager: Whose sagas are shown.
         visitor_of: Says who sent a request; None: nobody yet, who is about to sign in.
         redaction: Hides values on all pages.
+        streams: Whether the API's event streams are beside the pages, so that they can be live by them.
     """
 
     manager: BackgroundOperationsManager
     visitor_of: Callable[[Request], Visitor | None]
     redaction: Redaction = field(default_factory=Redaction)
+    streams: bool = False
     activity: Activity = field(default_factory=Activity)
     counts: StoredCounts = field(default_factory=StoredCounts)
     templates: Environment = field(default_factory=make_environment)
@@ -56,7 +58,11 @@ class Site:
         """A page from its template."""
         root = request.scope.get("root_path", "").rstrip("/")
         text = self.templates.get_template(template).render(
-            base=root, path=request.url.path.removeprefix(root), visitor=self.visitor_of(request), **values
+            base=root,
+            path=request.url.path.removeprefix(root),
+            visitor=self.visitor_of(request),
+            streams=self.streams,
+            **values,
         )
         return HTMLResponse(text, status, headers={"Cache-Control": "no-store"})
 

@@ -180,7 +180,10 @@ def _note(entry: SagaHistoryEntry) -> Row:
 
 def _moment_note(details: dict[str, Any]) -> str:
     items = details.get("open_items")
-    return "; ".join(map(str, items)) if items else str(details.get("reason") or "")
+    if items:
+        return "; ".join(map(str, items))
+    again = f"forward again from step {details['from_step']}" if "from_step" in details else ""
+    return "; ".join(filter(None, (again, str(details.get("reason") or ""))))
 
 
 def _failure_text(failure: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from ...errors import LockLost
-from ..records import LockGrant, LockQueued, LockRecord, LockRequest
+from ..records import LockGrant, LockQueued, LockRecord, LockRequest, LockState, LockWaiting
 from .core import MemoryCore, verb
 
 _MICROSECONDS = 1_000_000
@@ -15,7 +15,9 @@ _MICROSECONDS = 1_000_000
 @dataclass(slots=True)
 class _Waiter:
     topic: str
-    until: float
+    owner: str
+    since: float
+    until: float = 0.0
 
 
 @dataclass(slots=True)
@@ -61,7 +63,8 @@ class MemoryLocks(MemoryCore):
             lock.fence, lock.fences = first + request.fences - 1, request.fences
             return LockGrant(first, lock.until)
         if request.wait is not None:
-            lock.queue.setdefault(request.token, _Waiter(request.topic, 0.0)).until = now + request.wait
+            waiter = lock.queue.setdefault(request.token, _Waiter(request.topic, request.owner, now))
+            waiter.until = now + request.wait
         self._wake_head(lock)
         ahead = list(lock.queue).index(request.token) if request.token in lock.queue else len(lock.queue)
         frees_at = lock.until if lock.token is not None else next(iter(lock.queue.values())).until
@@ -100,12 +103,18 @@ class MemoryLocks(MemoryCore):
             lock = self._locks[name]
             self._tidy(lock)
             if lock.token is not None:
-                record = LockRecord(
-                    name, lock.owner, lock.token, lock.first_fence, lock.since, lock.until, len(lock.queue)
-                )
-                held.append(record)
+                held.append(_record(name, lock, lock.token))
             self._forget_idle(name, lock)
         return held[:limit]
+
+    @verb
+    def look_at_lock(self, name: str, limit: int) -> LockState:
+        """See `LockStore`."""
+        lock = self._locks.get(name, _Lock())
+        self._tidy(lock)
+        held = None if lock.token is None else _record(name, lock, lock.token)
+        queue = [LockWaiting(waiter.owner, waiter.since, waiter.until) for waiter in lock.queue.values()]
+        return LockState(held, queue[:limit], len(queue))
 
     def _tidy(self, lock: _Lock) -> float:
         """Drop what has run out: the lease, and places of waiters that did not come back. Gives the time."""
@@ -124,3 +133,7 @@ class MemoryLocks(MemoryCore):
     def _wake_head(self, lock: _Lock) -> None:
         if lock.token is None and lock.queue:
             self.publish(next(iter(lock.queue.values())).topic)
+
+
+def _record(name: str, lock: _Lock, token: str) -> LockRecord:
+    return LockRecord(name, lock.owner, token, lock.first_fence, lock.since, lock.until, len(lock.queue))

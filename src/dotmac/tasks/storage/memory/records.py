@@ -10,7 +10,18 @@ from msgspec.structs import replace
 
 from ...errors import ClaimLost, IdempotencyKeyNotFound
 from ...models import OperationStatus
-from ..key_records import DONE, GRANTED, IN_PROGRESS, MISMATCH, ClaimVerdict, Completion, IdempotencyRecord, NewRecord
+from ..key_records import (
+    DONE,
+    GRANTED,
+    IN_PROGRESS,
+    MISMATCH,
+    ClaimVerdict,
+    Completion,
+    IdempotencyRecord,
+    NewRecord,
+    RecordHead,
+    RecordPage,
+)
 from ..protocol import record_topic
 from .core import MemoryCore, verb
 
@@ -102,6 +113,15 @@ class MemoryRecords(MemoryCore):
         return self.peek_record(key)
 
     @verb
+    def list_records(self, tenant_id: str | None, limit: int, cursor: str | None = None) -> RecordPage:
+        """See `RecordStore`."""
+        later = sorted(key for key in self._records if cursor is None or key > cursor)
+        records = [record for key in later if (record := self.peek_record(key)) is not None]
+        found = [record for record in records if tenant_id in (None, record.tenant_id)]
+        page = [_head(record) for record in found[:limit]]
+        return RecordPage(page, page[-1].key if len(found) > limit else None)
+
+    @verb
     def delete_record(self, key: str) -> None:
         """Forget the record."""
         self._records.pop(key, None)
@@ -165,6 +185,10 @@ class MemoryRecords(MemoryCore):
         if record is None or not held or record.saga_id is not None:
             raise ClaimLost(f"the claim on {key!r} is not held any more")
         return record
+
+
+def _head(record: IdempotencyRecord) -> RecordHead:
+    return RecordHead(**{name: getattr(record, name) for name in RecordHead.__struct_fields__})
 
 
 def _raw(data: bytes | None) -> Raw | None:

@@ -52,6 +52,11 @@ class RedisClient:
         self._topology = topology
         self._subscriptions = subscriptions
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether keys are spread over nodes, so that what looks through all keys must ask each of them."""
+        return self._options.topology == "cluster"
+
     async def execute(
         self,
         *command: Argument,

@@ -1,6 +1,6 @@
 """An ordinary asyncio loop in a helper thread, for where trio-asyncio cannot be imported.
 
-A wire hands over in batches: whatever gathers until the other thread comes round costs one wake-up.
+Crossing over is done in batches: whatever gathers until the other thread comes round costs one wake-up.
 """
 
 from __future__ import annotations
@@ -17,69 +17,29 @@ import trio
 from dotmac.tasks.crossing.loop_calls import LoopCall
 from dotmac.tasks.crossing.mailbag import Mailbag
 
-from .host import Host, HostWire, close_wires
+from .host import Handover, Host, HostWire, close_wires
 from .wire import Sink
 
 T = TypeVar("T")
 
 
-class _ThreadWire(HostWire):
-    def __init__(self, sink: Sink, host: ThreadHost) -> None:
-        super().__init__()
-        self._sink = sink
-        self._host = host
-
-    # in the trio thread
-    def write(self, data: bytes) -> None:
-        self._host.to_loop.put(functools.partial(self._write, data))
-
-    def abort(self) -> None:
-        self._host.to_loop.put(self._abort)
-
-    # in the loop's thread
-    def _write(self, data: bytes) -> None:
-        if self.transport is not None and not self.transport.is_closing():
-            self.transport.write(data)
-
-    def _abort(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-        else:
-            self._host.wires.discard(self)
-
-    def data_received(self, data: bytes) -> None:
-        self._host.to_trio.put(functools.partial(self._sink.received, data))
-
-    def pause_writing(self) -> None:
-        self._host.to_trio.put(self._sink.paused)
-
-    def resume_writing(self) -> None:
-        self._host.to_trio.put(self._sink.resumed)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._host.wires.discard(self)
-        self._host.to_trio.put(functools.partial(self._sink.lost, exc))
-
-
 class ThreadHost:
-    """Runs asyncio in a helper thread."""
+    """Runs asyncio in a helper thread. See `Crossing` for its attributes."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, token: trio.lowlevel.TrioToken) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, token: trio.lowlevel.TrioToken, tasks: trio.Nursery) -> None:
         self._loop = loop
+        self.tasks = tasks
         self.wires: set[HostWire] = set()
-        self.to_loop = Mailbag(loop.call_soon_threadsafe)
-        self.to_trio = Mailbag(token.run_sync_soon)
+        self.to_loop: Handover = Mailbag(loop.call_soon_threadsafe).put
+        self.to_trio: Handover = Mailbag(token.run_sync_soon).put
 
     async def run(self, function: Callable[[], Awaitable[T]]) -> T:
         """See `Host.run`."""
-        return await LoopCall(self._loop, self.to_loop.put, self.to_trio.put, function).run()
+        return await LoopCall(self._loop, self.to_loop, self.to_trio, function).run()
 
     def wire(self, sink: Sink) -> HostWire:
         """See `Host.wire`."""
-        wire = _ThreadWire(sink, self)
-        self.wires.add(wire)
-        return wire
+        return HostWire(sink, self)
 
 
 @asynccontextmanager
@@ -101,11 +61,12 @@ async def open_thread_host() -> AsyncIterator[Host]:
 
     # Not `to_thread.run_sync`: cancelled before it begins, it would never run the loop that the end waits for.
     trio.lowlevel.start_thread_soon(run_loop, deliver, "dotmac-tasks-redis")
-    host = ThreadHost(loop, token)
-    try:
-        yield host
-    finally:
-        with trio.CancelScope(shield=True):
-            await host.run(functools.partial(close_wires, host.wires))
-            loop.call_soon_threadsafe(loop.stop)
-            await ended.wait()
+    async with trio.open_nursery() as tasks:
+        host = ThreadHost(loop, token, tasks)
+        try:
+            yield host
+        finally:
+            with trio.CancelScope(shield=True):
+                await host.run(functools.partial(close_wires, host.wires))
+                loop.call_soon_threadsafe(loop.stop)
+                await ended.wait()

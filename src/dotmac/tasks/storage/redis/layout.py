@@ -18,15 +18,18 @@ from redis.crc import key_slot
 from dotmac.tasks.errors import InvalidInput
 
 from ..ids import partition_of_key, partition_of_saga
+from ..protocol import DUE_TOPIC
 
 MAX_PARTITIONS = 256
 SEPARATOR = b"\0"
+RECORDS = b"k:"
+"""Stands before the keys of idempotency records, behind the tag of their partition."""
 
 
 class Partition:
     """The keys of one partition, and the hash slot that all of them are in."""
 
-    __slots__ = ("_tag", "due", "expiry", "held", "index", "owned", "slot")
+    __slots__ = ("_tag", "due", "expiry", "held", "index", "owned", "records", "slot")
 
     def __init__(self, prefix: str, number: int) -> None:
         self._tag = f"{{{prefix}:p{number:02x}}}:".encode()
@@ -36,6 +39,7 @@ class Partition:
         self.index = self._tag + b"idx"
         self.expiry = self._tag + b"exp"
         self.held = self._tag + b"held"
+        self.records = self._tag + RECORDS
 
     def saga(self, saga_id: bytes) -> bytes:
         """Head of a saga."""
@@ -51,7 +55,7 @@ class Partition:
 
     def record(self, key: str) -> bytes:
         """An idempotency record."""
-        return self._tag + b"k:" + key.encode()
+        return self.records + key.encode()
 
     def lock(self, name: str) -> tuple[bytes, bytes, bytes]:
         """A lock, its queue and its waiters."""
@@ -65,6 +69,10 @@ class Layout:
     Args:
         prefix: Begins every key; two namespaces on one server need two prefixes.
         partitions: How many there are.
+
+    Attributes:
+        partitions: By number.
+        due_channel: Where it is told that a saga is due.
     """
 
     def __init__(self, prefix: str, partitions: int) -> None:
@@ -73,16 +81,20 @@ class Layout:
         if not 0 < partitions <= MAX_PARTITIONS:
             raise InvalidInput("partitions", f"must lie between 1 and {MAX_PARTITIONS}, not {partitions}")
         self.prefix = prefix
+        self.tag = f"{{{prefix}".encode()
         self.partitions = tuple(Partition(prefix, number) for number in range(partitions))
         self.namespace = f"{{{prefix}:ns}}".encode()
         self.leases = f"{{{prefix}:w}}:leases".encode()
         self.infos = f"{{{prefix}:w}}:infos".encode()
         self._cancels = f"{{{prefix}:w}}:cancels:".encode()
         self._channel = f"{prefix}:".encode()
+        self.due_channel = self.channel(DUE_TOPIC)
+        self._by_suffix = {f"-{number:02x}": partition for number, partition in enumerate(self.partitions)}
 
     def of_saga(self, saga_id: str) -> Partition:
         """The partition of a saga. Raises SagaNotFound if the id cannot be one of this namespace."""
-        return self.partitions[partition_of_saga(saga_id, len(self.partitions))]
+        partition = self._by_suffix.get(saga_id[-3:])
+        return partition or self.partitions[partition_of_saga(saga_id, len(self.partitions))]
 
     def of_key(self, key: str) -> Partition:
         """The partition of an idempotency key, or of a lock's name."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dotmac.tasks.errors import LockLost
 
-from ..records import LockGrant, LockQueued, LockRecord, LockRequest
+from ..records import LockGrant, LockQueued, LockRecord, LockRequest, LockState, LockWaiting
 from .commands import Argument
-from .core import MICROSECONDS, RedisCore, micros, verb
+from .core import MICROSECONDS, RedisCore, fields_of, micros, verb
+from .layout import Partition
 from .scripts import load
+from .together import all_at_once
 
-_REQUEST, _EXTEND, _FREE = load("lock_request"), load("lock_extend"), load("lock_free")
+_REQUEST, _EXTEND, _FREE, _LOOK = load("lock_request"), load("lock_extend"), load("lock_free"), load("lock_look")
 
 
 class RedisLocks(RedisCore):
@@ -51,21 +53,40 @@ class RedisLocks(RedisCore):
         return bool(await self.client.run(_FREE, [*partition.lock(name), partition.held], [name, token]))
 
     @verb
+    async def look_at_lock(self, name: str, limit: int) -> LockState:
+        """See `LockStore`."""
+        keys = self.layout.of_key(name).lock(name)
+        flat, queue, waiters = await self.client.run(_LOOK, keys, [limit], durable=False)
+        fields = fields_of(flat)
+        held = _lock(name, fields, waiters) if b"tok" in fields else None
+        return LockState(held, [_waiter(line) for line in queue], waiters)
+
+    @verb
     async def list_locks(self, limit: int) -> list[LockRecord]:
         """See `LockStore`."""
-        found: list[LockRecord] = []
         lowest = micros(self.now())
-        for partition in self.layout.partitions:
+
+        async def held_in(partition: Partition) -> list[LockRecord]:
             held = partition.held
             await self.client.execute("ZREMRANGEBYSCORE", held, "-inf", lowest, key=held, repeatable=True)
             names = await self.client.execute("ZRANGE", held, 0, limit - 1, key=held, repeatable=True)
-            for raw in names:
-                lock, queue, _ = partition.lock(raw.decode())
-                fields = await self.client.execute("HGETALL", lock, key=lock, repeatable=True)
-                waiters = await self.client.execute("ZCARD", queue, key=queue, repeatable=True)
-                if b"tok" in fields:
-                    found.append(_lock(raw.decode(), fields, waiters))
+            return [lock for lock in await all_at_once(self._listed, names) if lock is not None]
+
+        found = [lock for locks in await all_at_once(held_in, list(self.layout.partitions)) for lock in locks]
         return sorted(found, key=lambda lock: lock.name)[:limit]
+
+    async def _listed(self, raw: bytes) -> LockRecord | None:
+        name = raw.decode()
+        lock, queue, _ = self.layout.of_key(name).lock(name)
+        fields = await self.client.execute("HGETALL", lock, key=lock, repeatable=True)
+        waiters = await self.client.execute("ZCARD", queue, key=queue, repeatable=True)
+        return _lock(name, fields, waiters) if b"tok" in fields else None
+
+
+def _waiter(line: bytes) -> LockWaiting:
+    head, _, owner = line.partition(b"\n")
+    until, since, _ = head.split(b" ", 2)
+    return LockWaiting(owner.decode(), int(since) / MICROSECONDS, int(until) / MICROSECONDS)
 
 
 def _lock(name: str, fields: dict[bytes, bytes], waiters: int) -> LockRecord:

@@ -9,7 +9,7 @@ from dotmac.tasks.errors import JournalConflict, OwnershipLost, SagaNotFound, Sa
 from ...saga.events import SagaAdopted, encode_events
 from ..ids import any_partition, make_saga_id, partition_of_key
 from ..key_records import Completion
-from ..protocol import DUE_TOPIC, record_topic, saga_topic, worker_topic
+from ..protocol import record_topic, saga_topic, worker_topic
 from ..records import Adoption, Append, Appended, Creation, NewSaga, SagaMeta, SagaRecord
 from .commands import Argument
 from .core import MICROSECONDS, RedisCore, fields_of, marked, micros, optional, verb
@@ -33,7 +33,8 @@ class RedisSagas(RedisCore):
     @verb
     async def create_saga(self, new: NewSaga) -> Creation:
         """See `SagaStore`."""
-        partition, saga_id = self.layout.of_saga(new.saga_id), new.saga_id.encode()
+        client, layout = self._here()
+        partition, saga_id = layout.of_saga(new.saga_id), new.saga_id.encode()
         keys = [partition.saga(saga_id), partition.journal(saga_id), partition.owned, partition.due, partition.index]
         args: list[Argument] = [
             saga_id,
@@ -47,7 +48,7 @@ class RedisSagas(RedisCore):
             f"{_HIGHEST - new.priority:04d}",
             optional(new.owner),
             b"" if new.due_at is None else micros(new.due_at),
-            self.layout.channel(DUE_TOPIC),
+            layout.due_channel,
             new.priority,
         ]
         if new.key is not None:
@@ -55,7 +56,7 @@ class RedisSagas(RedisCore):
             keys.append(partition.record(key.key))
             args += [key.key, key.fingerprint, optional(new.claim_token), micros(key.ttl)]
             args += [optional(key.user_id), key.operation_type]
-        reply = await self.client.run(_CREATE, keys, args, slot=partition.slot)
+        reply = await client.run(_CREATE, keys, args, slot=partition.slot)
         if isinstance(reply, int):
             return Creation(True, _head_of(new, reply / MICROSECONDS))
         if reply[0] == b"exists":
@@ -69,7 +70,8 @@ class RedisSagas(RedisCore):
     @verb
     async def append(self, entry: Append) -> Appended:
         """See `SagaStore`."""
-        partition, saga_id = self.layout.of_saga(entry.saga_id), entry.saga_id.encode()
+        client, layout = self._here()
+        partition, saga_id = layout.of_saga(entry.saga_id), entry.saga_id.encode()
         final = entry.status.is_final
         keys = [
             partition.saga(saga_id),
@@ -89,14 +91,14 @@ class RedisSagas(RedisCore):
             saga_id,
             b"final" if final else b"release" if entry.release else b"keep",
             b"" if entry.due_at is None else micros(entry.due_at),
-            self.layout.channel(DUE_TOPIC),
+            layout.due_channel,
             b"" if entry.retention is None else micros(entry.retention),
-            self.layout.channel(saga_topic(entry.saga_id)) if final else b"",
+            layout.channel(saga_topic(entry.saga_id)) if final else b"",
         ]
         if final and entry.completion is not None:
             keys.append(partition.record(entry.completion.key))
             args += self._completion(entry.completion)
-        reply = await self.client.run(_APPEND, keys, args, slot=partition.slot)
+        reply = await client.run(_APPEND, keys, args, slot=partition.slot)
         if isinstance(reply, int):
             return Appended(reply / MICROSECONDS, None)
         if not isinstance(reply[0], int):
@@ -138,7 +140,7 @@ class RedisSagas(RedisCore):
         reply = await self.client.run(
             _RELEASE,
             [partition.saga(raw), partition.owned, partition.due],
-            [raw, epoch, due, self.layout.channel(DUE_TOPIC)],
+            [raw, epoch, due, self.layout.due_channel],
         )
         if isinstance(reply, list):
             raise _refusal(saga_id, reply)
@@ -153,7 +155,7 @@ class RedisSagas(RedisCore):
         """
         partition, raw = self.layout.of_saga(saga_id), saga_id.encode()
         flat = await self.client.run(
-            _CANCEL, [partition.saga(raw), partition.due], [raw, reason, self.layout.channel(DUE_TOPIC)]
+            _CANCEL, [partition.saga(raw), partition.due], [raw, reason, self.layout.due_channel]
         )
         if not flat:
             raise SagaNotFound(f"there is no saga {saga_id!r}, or its retention is over")

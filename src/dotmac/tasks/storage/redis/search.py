@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from heapq import merge
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -22,6 +22,7 @@ from .layout import SEPARATOR, Partition
 from .quiet import QuietPartitions
 from .sagas import RedisSagas
 from .scripts import load
+from .together import all_at_once
 from .workers import RedisWorkers
 
 _DUE, _FORGET, _OWNERS = load("saga_due"), load("saga_forget"), load("saga_owners")
@@ -58,7 +59,7 @@ class RedisSearch(RedisSagas, RedisWorkers):
             return []
 
         loud = [partition for partition in self.layout.partitions if not quiet.is_quiet(partition, max_age, now)]
-        found = [saga_id.decode() for ids in await _all_at_once(due, loud) for saga_id in ids]
+        found = [saga_id.decode() for ids in await all_at_once(due, loud) for saga_id in ids]
         return await self._adoptable(found, limit, lambda meta: meta.owner is None)
 
     @verb
@@ -114,7 +115,7 @@ class RedisSearch(RedisSagas, RedisWorkers):
                 )  # fmt: skip
                 return number
 
-            return await _all_at_once(count, list(names.values()))
+            return await all_at_once(count, list(names.values()))
 
         sums = [sum(column) for column in zip(*await self._everywhere(counted), strict=True)]
         counts = dict(zip(names, sums, strict=True))
@@ -168,7 +169,7 @@ class RedisSearch(RedisSagas, RedisWorkers):
             removed: int = await self.client.run(_FORGET, keys, [raw])
             return removed
 
-        removed = sum(await _all_at_once(forget, found[:limit]))
+        removed = sum(await all_at_once(forget, found[:limit]))
         # Where nothing could be removed, all that was found is owned, or another purge is at it: no use to go on.
         return Purged(removed, 0, more=removed > 0 and len(found) >= limit)
 
@@ -189,7 +190,7 @@ class RedisSearch(RedisSagas, RedisWorkers):
         return [name[len(prefix) :].decode() for name, _ in zip(merged, range(count), strict=False)]
 
     async def _metas(self, ids: list[str]) -> list[SagaMeta | None]:
-        return await _all_at_once(self.saga_meta, ids)
+        return await all_at_once(self.saga_meta, ids)
 
     async def _adoptable(self, ids: list[str], limit: int, free: Callable[[SagaMeta], bool]) -> list[AdoptableSaga]:
         metas = [meta for meta in await self._metas(ids) if meta is not None and free(meta)]
@@ -197,27 +198,7 @@ class RedisSearch(RedisSagas, RedisWorkers):
         return [AdoptableSaga(m.saga_id, m.epoch, m.priority, m.owner) for m in metas[:limit]]
 
     async def _everywhere(self, ask: Callable[[Partition], Awaitable[T]]) -> list[T]:
-        return await _all_at_once(ask, list(self.layout.partitions))
-
-
-async def _all_at_once(ask: Callable[..., Awaitable[T]], items: list[Any]) -> list[T]:
-    """Ask about all items at the same time; the answers in the order of the items."""
-    answers: dict[int, T] = {}
-    failures: list[Exception] = []
-
-    async def one(index: int) -> None:
-        # Kept, and raised below, because callers expect the error itself and not a group with it inside.
-        try:
-            answers[index] = await ask(items[index])
-        except Exception as error:
-            failures.append(error)
-
-    async with trio.open_nursery() as nursery:
-        for index in range(len(items)):
-            nursery.start_soon(one, index)
-    if failures:
-        raise failures[0]
-    return [answers[index] for index in range(len(items))]
+        return await all_at_once(ask, list(self.layout.partitions))
 
 
 def _index_prefix(where: SagaFilter) -> bytes:

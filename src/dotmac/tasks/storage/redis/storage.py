@@ -16,8 +16,8 @@ from ..seed import SeedMethods
 from .connecting import Fsync, Target, connected
 from .core import MICROSECONDS
 from .examination import examine
+from .key_search import RedisKeySearch
 from .locks import RedisLocks
-from .records import RedisRecords
 from .search import RedisSearch
 from .shared import Shared
 
@@ -25,7 +25,7 @@ DEFAULT_PREFIX = "dotmac_tasks"
 DEFAULT_URL = "redis://localhost:6379/0"
 
 
-class RedisStorage(RedisSearch, RedisRecords, RedisLocks, SeedMethods):
+class RedisStorage(RedisSearch, RedisKeySearch, RedisLocks, SeedMethods):
     """A storage on Redis or Valkey: standalone, behind Sentinels, or a Cluster.
 
     Args:

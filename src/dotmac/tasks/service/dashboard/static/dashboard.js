@@ -1,4 +1,5 @@
-// Keeps the region #live fresh: fetches the page that is open and takes the region out of it.
+// Keeps the region #live fresh: fetches the page that is open and takes the region out of it. It does so whenever the
+// region's stream of events tells that something happened; without a stream, and while there is none, at intervals.
 // Everything works without this script; the page is then as fresh as its loading.
 "use strict";
 
@@ -7,9 +8,16 @@
   const bar = document.querySelector("[data-live-bar]");
   const status = document.querySelector("[data-live-status]");
   const toggle = document.querySelector("[data-live-toggle]");
+  const COMEBACK = 2000; // milliseconds until a stream that ended is asked for again
+  const UNHEARD = 5000; // milliseconds between two looks while the stream tells nothing: what lasts gets longer
+  const SHORTEST = 300;
   let paused = false;
   let busy = false;
   let timer = 0;
+  let lookedAt = 0;
+  let news = false;
+  let stream = null;
+  let streaming = false;
 
   const retry = document.querySelector("[data-retry]");
   if (retry) setTimeout(() => location.reload(), 1000 * Number(retry.dataset.retry));
@@ -21,19 +29,68 @@
     paused = !paused;
     toggle.setAttribute("aria-pressed", String(paused));
     toggle.textContent = paused ? "Resume updates" : "Pause updates";
-    if (!paused) refresh();
+    wake(!paused);
   });
-  document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+  // A page that nobody sees gives its stream back: browsers have but six connections for all pages of a service.
+  document.addEventListener("visibilitychange", () => wake(!document.hidden));
+  let seen = first.dataset.seen || "";
   schedule();
+  listen();
+
+  function wake(awake) {
+    if (!awake) return stream?.abort();
+    refresh();
+    listen();
+  }
 
   function schedule() {
     clearTimeout(timer);
-    timer = setTimeout(refresh, 1000 * Number(region().dataset.live || 5));
+    const { live, least } = region().dataset;
+    const pause = 1000 * Number(live || 5);
+    const soonest = lookedAt + Math.max(1000 * Number(least || 0), SHORTEST) - Date.now();
+    timer = setTimeout(refresh, news ? Math.max(soonest, 0) : streaming ? Math.max(pause, UNHEARD) : pause);
+  }
+
+  async function listen() {
+    const { events } = region().dataset;
+    if (!events || stream || paused || document.hidden) return;
+    const mine = stream = new AbortController();
+    let again = true;
+    try {
+      const headers = { Accept: "text/event-stream", ...(seen && { "Last-Event-ID": seen }) };
+      const answer = await fetch(events, { headers, signal: mine.signal, redirect: "error" });
+      // What was refused stays refused, and 204 says that nothing more will come.
+      again = answer.status === 200 || answer.status >= 500;
+      if (answer.status === 200) await read(answer.body.pipeThrough(new TextDecoderStream()).getReader());
+    } catch (error) {
+      // The connection is gone. Until there is another one, the page is looked at at intervals.
+    } finally {
+      stream = null;
+      streaming = false;
+      schedule();
+      if (again) setTimeout(listen, COMEBACK);
+    }
+  }
+
+  async function read(reader) {
+    streaming = true;
+    let rest = "";
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      const events = (rest + part.value).split("\n\n");
+      rest = events.pop();
+      for (const event of events) {
+        seen = /^id: (.*)$/m.exec(event)?.[1] ?? seen;
+        news ||= /^event: /m.test(event);
+      }
+      schedule();
+    }
   }
 
   async function refresh() {
+    lookedAt = Date.now();
     if (busy || paused || document.hidden || selecting()) return schedule();
     busy = true;
+    news = false;
     try {
       const answer = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "error" });
       if (!answer.ok) throw new Error(`${answer.status}`);

@@ -19,7 +19,7 @@ if ours or not held then
   while true do
     local head = redis.call('ZRANGE', KEYS[2], 0, 0)[1]
     if not head then break end
-    local till, channel = string.match(redis.call('HGET', KEYS[3], head) or '', '^(%d+) (.*)$')
+    local till, channel = string.match(redis.call('HGET', KEYS[3], head) or '', '^(%d+) %d+ ([^\n]*)')
     if till and tonumber(till) > now then
       redis.call('PUBLISH', channel, '')
       break

@@ -2,6 +2,7 @@
 -- KEYS: 1 lock  2 queue  3 waiters  4 held
 -- ARGV: 1 name  2 token  3 lease  4 owner  5 wait or ''  6 topic's channel  7 fences  8 token that is given up or ''
 -- Returns: {'granted', first fence, until} | {'queued', ahead, retry after}
+-- A waiter is '<until> <since> <channel>\n<owner>'.
 -- Waiters that did not come back in time are dropped when they reach the head, so each costs one removal in all.
 local idle = 86400000
 local t = redis.call('TIME')
@@ -46,12 +47,14 @@ if ARGV[5] ~= '' then
   if not redis.call('ZSCORE', KEYS[2], ARGV[2]) then
     redis.call('ZADD', KEYS[2], redis.call('HINCRBY', KEYS[1], 'tk', 1), ARGV[2])
   end
-  redis.call('HSET', KEYS[3], ARGV[2], string.format('%.0f', now + ARGV[5]) .. ' ' .. ARGV[6])
+  local since = string.match(redis.call('HGET', KEYS[3], ARGV[2]) or '', '^%d+ (%d+) ') or string.format('%.0f', now)
+  redis.call('HSET', KEYS[3], ARGV[2],
+    string.format('%.0f', now + ARGV[5]) .. ' ' .. since .. ' ' .. ARGV[6] .. '\n' .. ARGV[4])
   for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], idle + math.ceil(ARGV[5] / 1000)) end
   if not head then head = ARGV[2] end
 end
 if not held and head then
-  redis.call('PUBLISH', string.match(redis.call('HGET', KEYS[3], head), '^%d+ (.*)$'), '')
+  redis.call('PUBLISH', string.match(redis.call('HGET', KEYS[3], head), '^%d+ %d+ ([^\n]*)'), '')
 end
 local ahead = redis.call('ZRANK', KEYS[2], ARGV[2]) or redis.call('ZCARD', KEYS[2])
 return {'queued', ahead, (held and tonumber(l[2]) or till or now) - now}

@@ -1,0 +1,98 @@
+"""What operators can do to sagas: cancel one, let a parked one go on."""
+
+from __future__ import annotations
+
+from ..errors import InvalidInput, OwnershipLost, SagaStateError
+from ..models import OperationStatus
+from ..saga.events import SagaResumed
+from ..saga.rewinding import why_not_from
+from ..storage.folding import state_of
+from ..storage.records import SagaMeta
+from .environment import SagaEnvironment
+from .handing_over import hand_over
+from .runtime import Runtime
+from .stored_sagas import meta_of, record_of
+
+
+class SagaSteering:
+    """Steers sagas, wherever they run.
+
+    Args:
+        environment: Storage, settings, handlers.
+        runtime: Whose worker runs what is resumed here.
+    """
+
+    def __init__(self, environment: SagaEnvironment, runtime: Runtime) -> None:
+        self._environment = environment
+        self._storage = environment.storage
+        self._runtime = runtime
+
+    async def cancel(self, saga_id: str, reason: str) -> None:
+        """Ask the saga to turn back; what it then does is seen in its outcome.
+
+        Raises:
+            SagaNotFound: There is no such saga.
+            SagaStateError: It has ended, or is past the point of no return.
+        """
+        meta = await meta_of(self._storage, saga_id)
+        if meta.status is OperationStatus.FAILED:
+            await self._turn_parked_back(saga_id, reason)
+            return
+        if not meta.status.is_final:
+            meta = await self._storage.request_cancel(saga_id, reason)
+        if meta.status.is_final:
+            raise SagaStateError(f"saga {saga_id} cannot be cancelled: it is {meta.status}")
+        if state_of(await record_of(self._storage, saga_id)).committed:
+            raise SagaStateError(f"saga {saga_id} cannot be cancelled: its pivot has completed, so it goes forward")
+
+    async def retry(self, saga_id: str, reason: str, from_step: str | None) -> None:
+        """Let a parked saga go on from where it failed, or forward again from a step, with fresh attempts.
+
+        Raises:
+            InvalidInput: There is no step of this name.
+            SagaNotFound: There is no such saga.
+            SagaStateError: It is not parked, or cannot go on from this step.
+        """
+        if from_step is None:
+            meta = await meta_of(self._storage, saga_id)
+            _check_parked(meta)
+            await self._resume(meta, SagaResumed(reason=reason))
+        else:
+            await self._rewind(saga_id, reason, from_step)
+
+    async def _rewind(self, saga_id: str, reason: str, from_step: str) -> None:
+        record = await record_of(self._storage, saga_id)
+        _check_parked(record.meta)
+        state = state_of(record)
+        names = [step.name for step in state.definition.steps]
+        if from_step not in names:
+            raise InvalidInput("from_step", f"saga {saga_id} has no step {from_step!r:.80}; it has: {', '.join(names)}")
+        step = names.index(from_step)
+        why = why_not_from(state, step)
+        if why is not None:
+            raise SagaStateError(f"saga {saga_id} cannot go on from step '{from_step}': {why}")
+        # Of the same record: who owns the saga with this epoch meets the state that was judged.
+        await self._resume(record.meta, SagaResumed(reason=reason, from_step=step))
+
+    async def _turn_parked_back(self, saga_id: str, reason: str) -> None:
+        record = await record_of(self._storage, saga_id)
+        state = state_of(record)
+        if not state.status.is_final:  # resumed by somebody else since we looked
+            raise SagaStateError(f"saga {saga_id} goes on already: it is {state.status}")
+        if state.undoing or state.committed or not state.at_unknown_pivot:
+            raise SagaStateError(f"saga {saga_id} cannot be cancelled: it is parked ({'; '.join(state.open_items)})")
+        await self._resume(record.meta, SagaResumed(undo=True, reason=reason))
+
+    async def _resume(self, meta: SagaMeta, event: SagaResumed) -> None:
+        try:
+            if self._environment.works:
+                await (await self._runtime.worker()).sagas.adopt(meta.saga_id, meta.epoch, resume=event)
+            else:
+                await hand_over(self._storage, meta, event)
+        except OwnershipLost as error:
+            raise SagaStateError(f"saga {meta.saga_id} was resumed by somebody else in the same moment") from error
+
+
+def _check_parked(meta: SagaMeta) -> None:
+    if meta.status is not OperationStatus.FAILED:
+        raise SagaStateError(f"saga {meta.saga_id} cannot be retried: it is {meta.status}, only failed sagas can be")
