@@ -19,7 +19,7 @@ from dotmac.tasks.storage.embedded import find_server_binary
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("dotmac-tasks", "trio", "trio-asyncio", "redis", "hiredis", "msgspec")
-WIDTHS = (50, 11, 10, 10)
+WIDTHS = (56, 11, 10, 10)
 
 
 @dataclass(frozen=True)

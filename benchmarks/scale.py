@@ -213,13 +213,12 @@ def memory() -> Iterator[tuple[str, float]]:
         yield "a saga in flight, in the server", (used_memory(server) - before) / load.sagas
     load = Load(total=3 * HELD, settings={"saga_retention": RETENTION, "cleanup_interval": RETENTION})
     with standalone(aof=True) as server, workers(server.url, load) as crew:
-        before = used_memory(server)
-        crew.run()
-        time.sleep(4 * RETENTION)  # until it is over, and the janitor has come round
-        yield (
-            f"a saga whose retention ended, of {load.sagas:,}, in the server",
-            (used_memory(server) - before) / load.sagas,
-        )
+        sizes = []
+        for _ in range(2):  # the first time, the server also grows by its buffers and scripts
+            crew.run()
+            time.sleep(4 * RETENTION)  # until it is over, and the janitor has come round
+            sizes.append(used_memory(server))
+        yield "a saga whose retention is over, in the server", (sizes[1] - sizes[0]) / load.sagas
 
 
 def main(*, million: bool) -> None:

@@ -1,4 +1,4 @@
-"""One table of what the package costs, beside its limits and its peers: `make bench`, a quarter of an hour.
+"""One table of what the package costs, beside its limits and its peers: `make bench`, some twenty minutes.
 
 `table.py SECTION…` prints some of its sections only: those named in `sections.py`. Beside the table, raw rows and
 charts are written to a folder that git ignores.
