@@ -51,3 +51,14 @@ def _no_watch_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     left = sorted(topic for storage in made for topic in storage._watches)
     assert not left, f"watches were left behind: {left}"
+
+
+@pytest.fixture(autouse=True)
+def _hooks_end_with_their_test() -> Iterator[None]:
+    """What a test registers and leaves is not heard by those that follow."""
+    hooks = {point: list(registered) for point, registered in metrics._hooks.items()}
+    listeners = list(metrics._listeners)
+    yield
+    for point, registered in hooks.items():
+        metrics._hooks[point][:] = registered
+    metrics._listeners[:] = listeners
