@@ -54,11 +54,12 @@ def _no_watch_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _hooks_end_with_their_test() -> Iterator[None]:
-    """What a test registers and leaves is not heard by those that follow."""
-    hooks = {point: list(registered) for point, registered in metrics._hooks.items()}
-    listeners = list(metrics._listeners)
+def hooks_are_taken_out() -> Iterator[None]:
+    """A test that leaves a hook behind fails itself, instead of one that happens to run later in its process."""
+    before = {point: list(hooks) for point, hooks in metrics._hooks.items()}
     yield
-    for point, registered in hooks.items():
-        metrics._hooks[point][:] = registered
-    metrics._listeners[:] = listeners
+    left = {point: [hook for hook in hooks if hook not in before[point]] for point, hooks in metrics._hooks.items()}
+    for point, hooks in left.items():
+        for hook in hooks:
+            metrics._hooks[point].remove(hook)
+    assert not any(left.values())

@@ -39,11 +39,12 @@ def test_attempts_are_counted_and_forgotten() -> None:
 def test_memory_is_bounded() -> None:
     clock = Clock()
     activity = Activity(clock)
-    activity.install()
+    uninstall = activity.install()
     for second in range(WINDOW + 50):
         clock.now = 1000.0 + second
         for _ in range(2 if second else 500):
             emit("saga_step_completed", "op", "t", seconds=0.1)
+    uninstall()
     assert len(activity._seconds) == WINDOW
     assert max(len(second.durations) for second in activity._seconds) <= 200
 

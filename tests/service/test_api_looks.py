@@ -35,6 +35,7 @@ async def test_a_lock_is_shown_with_its_queue(service: House) -> None:
     free = (await service.client.get("/v1/locks/nothing")).json()
     assert free == {"name": "nothing", "held": None, "queue": [], "waiters": 0}
     assert problem(await service.client.get("/v1/locks/%07"), 400, "invalid-input")["field"] == "name"
+    problem(await service.client.get("/v1/locks/a%0Ab"), 404, "not-found")
     assert problem(await service.client.get("/v1/locks/a?limit=0"), 400, "invalid-input")["field"] == "limit"
 
 

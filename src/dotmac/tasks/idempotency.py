@@ -55,18 +55,13 @@ def check_request(tenant_id: str, user_id: str | None, operation_type: str, para
     check_json(parameters, "parameters")
 
 
-def is_name(value: Any) -> bool:
-    """Whether it can be a tenant, user, operation, workflow or step name."""
-    return isinstance(value, str) and 0 < len(value) <= MAX_KEY_LENGTH and value.isprintable()
-
-
 def check_name(field: str, value: Any) -> None:
     """Refuse what cannot be a tenant, user, operation, workflow or step name.
 
     Raises:
         InvalidInput: It is not a string of 1 to 255 printable characters.
     """
-    if not is_name(value):
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_KEY_LENGTH or not value.isprintable():
         raise InvalidInput(field, f"must be a string of 1 to {MAX_KEY_LENGTH} printable characters, not {value!r:.80}")
 
 

@@ -63,7 +63,6 @@ class _Registered:
 
 AROUND_ATTEMPTS, NEW_METADATA = "around_attempts", "new_metadata"
 _hooks: dict[str, list[_Registered]] = {point: [] for point in (*POINTS, AROUND_ATTEMPTS, NEW_METADATA)}
-_listeners: list[_Registered] = []  # all of them
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
@@ -118,20 +117,18 @@ def register_metadata_hook(hook: MetadataHook) -> Callable[[], None]:
 def _add(added: list[tuple[str, _Registered]]) -> Callable[[], None]:
     for point, registered in added:
         _hooks[point].append(registered)
-        _listeners.append(registered)
 
     def unregister() -> None:
         for point, registered in added:
             if registered in _hooks[point]:
                 _hooks[point].remove(registered)
-                _listeners.remove(registered)
 
     return unregister
 
 
 def listening() -> bool:
     """Whether anybody listens to anything: lets a caller skip telling at all."""
-    return bool(_listeners)
+    return any(_hooks.values())
 
 
 def wanted(point: str) -> bool:

@@ -26,7 +26,7 @@ class Mailbag:
             self._woken = True
             try:
                 self._wake(self.empty)
-            except BaseException:
+            except BaseException:  # whatever it is, the next one to put something in must wake again
                 self._woken = False
                 with suppress(ValueError):  # made in this very moment, as the last of an earlier batch
                     self._calls.remove(call)
@@ -40,7 +40,7 @@ class Mailbag:
         try:
             while self._calls:
                 self._calls.popleft()()
-        except BaseException:
+        except BaseException:  # also what ends the thread: who waits for the calls behind it is told by them
             if self._calls and not self._woken:  # one that raises does not take the others with it
                 self._woken = True
                 self._wake(self.empty)

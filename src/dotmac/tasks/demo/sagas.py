@@ -23,7 +23,7 @@ _COMPENSATIONS = ("delete_user", "close_mailbox", "release_stock", "refund_card"
 
 
 class ServiceBusy(Exception):
-    """The service said no for now: nothing was done, try again."""
+    """The service is busy: nothing was done, and trying again helps."""
 
 
 @dataclass(frozen=True, slots=True)

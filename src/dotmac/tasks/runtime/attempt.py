@@ -19,7 +19,7 @@ from msgspec import Raw
 
 from ..errors import InvalidInput, NonRetryableError
 from ..jsonvalue import check_json, encode
-from ..metrics import AROUND_ATTEMPTS, around_attempt, wanted
+from ..metrics import around_attempt
 from ..retry import RetryPolicy
 from ..saga.commands import Invoke
 from ..saga.events import Failure
@@ -76,8 +76,7 @@ class Attempt:
 
     def outcome(self, outcome: Raw | Failure | None) -> Raw | Failure:
         """What is to be journaled: of what came of the call, or, for None, of its being cut off."""
-        if self.limit.limited:
-            self.limit.lift()
+        self.limit.lift()
         if outcome is None:
             outcome = self._cut or (_SAGA_TIMED_OUT if self.limit.saga_ends_first else _TIMED_OUT)
         return outcome if self._locked is None else self._locked.outcome(outcome)
@@ -98,10 +97,7 @@ async def run_attempt(
     cancellation passes through here. Raises only what is not an `Exception`.
     """
     try:
-        if wanted(AROUND_ATTEMPTS):
-            with around_attempt(context):
-                result = await handler.call(parameters, context)
-        else:
+        with around_attempt(context):
             result = await handler.call(parameters, context)
     except Exception as error:
         _log.info(

@@ -57,8 +57,9 @@ class AttemptLimit:
         return self.deadline
 
     def lift(self) -> None:
-        """The attempt, which is `limited`, is over: whatever else runs in the scope has no deadline."""
-        self.scope.deadline = math.inf
+        """The attempt is over: whatever else runs in the scope has no deadline."""
+        if self.limited:
+            self.scope.deadline = math.inf
 
     def _ends_at(self) -> float:
         """By trio's clock."""

@@ -61,7 +61,7 @@ class SagaActor:
     """
 
     __slots__ = ("_attempt", "_draining", "_environment", "_fruitless", "_hastened", "_scope", "_scope_spent",
-                 "_sleep", "_unread", "ended", "inbox", "journal", "saga_id", "told_to_cancel")  # fmt: skip
+                 "_sleep", "ended", "inbox", "journal", "saga_id", "told_to_cancel")  # fmt: skip
 
     _scope: trio.CancelScope  # of the present stretch
 
@@ -73,7 +73,6 @@ class SagaActor:
         self._sleep: trio.CancelScope | None = None
         self._draining = False
         self._hastened = False
-        self._unread = False  # whether something may be in the inbox: to look costs more
         self.journal = journal
         self.saga_id = journal.state.definition.saga_id
         self.ended = trio.Event()
@@ -109,8 +108,7 @@ class SagaActor:
             self._conclude(self._attempt, None)
 
     async def _turn(self) -> None:
-        if self._unread:
-            self._read_inbox()
+        self._read_inbox()
         journal = self.journal
         now, chance = self._environment.storage.now(), random.random()  # noqa: S311 - jitter
         # Nothing is awaited between these decisions, so neither the inbox nor the time can change between them.
@@ -130,7 +128,7 @@ class SagaActor:
                 isinstance(command, Invoke)
                 and command.deadline_at is None
                 and journal.state is state
-                and not self._unread
+                and not self.inbox
             ):
                 await self._invoke(command)
         elif isinstance(command, Invoke):
@@ -144,14 +142,12 @@ class SagaActor:
 
     def _arrived(self) -> None:
         """Runs in the sender's task, right after the message is in: interrupt what should not go on."""
-        self._unread = True
         if self._sleep is not None:
             self._sleep.cancel()
         elif self._attempt is not None:
             self._read_inbox()
 
     def _read_inbox(self) -> None:
-        self._unread = False
         while len(self.inbox):
             message = self.inbox.get_nowait()
             if isinstance(message, Cancel):
@@ -282,7 +278,7 @@ class SagaActor:
             workflow_type=definition.workflow_type,
             step=step.name,
             fence=self.journal.epoch,
-            deadline=limit.deadline if limit.limited else None,
+            deadline=limit.deadline,
             results=results,
             metadata=MappingProxyType(definition.metadata),
             compensating=command.undo,

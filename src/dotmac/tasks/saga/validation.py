@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ..errors import InvalidInput, UnknownOperation
-from ..idempotency import check_name, is_name
+from ..idempotency import check_name
 from ..jsonvalue import check_json, encode
 from ..models import StepKind
 from ..retry import COMPENSATION_RETRY, RetryPolicy
@@ -60,8 +60,7 @@ def check_definition(definition: SagaDefinition) -> None:
     """
     check_name("tenant_id", definition.tenant_id)
     check_name("workflow_type", definition.workflow_type)
-    if definition.timeout_seconds is not None:
-        _check_timeout("timeout_seconds", definition.timeout_seconds)
+    _check_timeout("timeout_seconds", definition.timeout_seconds)
     if type(definition.priority) is not int or abs(definition.priority) > MAX_PRIORITY:
         limits = f"-{MAX_PRIORITY} to {MAX_PRIORITY}"
         raise InvalidInput("priority", f"must be an integer from {limits}, not {definition.priority!r}")
@@ -117,13 +116,10 @@ def _parse_step(step: Any, field: str) -> StepDefinition:
         given = msgspec.convert(step if type(step) is dict else dict(step), _StepInput)
     except msgspec.ValidationError as error:
         raise _as_invalid(error, field) from error
-    _check_step_name(field, given.name)
-    if not is_name(given.operation):
-        check_name(f"{field}.operation", given.operation)
-    if given.timeout_seconds is not None:
-        _check_timeout(f"{field}.timeout_seconds", given.timeout_seconds)
-    if given.compensation_timeout_seconds is not None:
-        _check_timeout(f"{field}.compensation_timeout_seconds", given.compensation_timeout_seconds)
+    _check_step_name(f"{field}.name", given.name)
+    check_name(f"{field}.operation", given.operation)
+    _check_timeout(f"{field}.timeout_seconds", given.timeout_seconds)
+    _check_timeout(f"{field}.compensation_timeout_seconds", given.compensation_timeout_seconds)
     return StepDefinition(
         name=given.name,
         operation=given.operation,
@@ -131,7 +127,7 @@ def _parse_step(step: Any, field: str) -> StepDefinition:
         kind=given.kind,
         compensation_operation=given.compensation_operation,
         compensation_parameters=given.compensation_parameters or {},
-        retry=_RETRY if given.retry is None and given.max_retries is None else _retry(given, field),
+        retry=_retry(given, field),
         compensation_retry=COMPENSATION_RETRY
         if given.compensation_retry is None
         else _checked_policy(given.compensation_retry, f"{field}.compensation_retry"),
@@ -158,10 +154,11 @@ def _retry(given: _StepInput, field: str) -> RetryPolicy:
         raise InvalidInput(f"{field}.max_retries", "give either max_retries or retry, not both")
     if given.retry is not None:
         return _checked_policy(given.retry, f"{field}.retry")
-    retries = given.max_retries or 0
-    if retries < 0:
-        raise InvalidInput(f"{field}.max_retries", f"must be 0 or more, not {retries}")
-    return RetryPolicy(max_retries=retries)
+    if given.max_retries is None:
+        return _RETRY
+    if given.max_retries < 0:
+        raise InvalidInput(f"{field}.max_retries", f"must be 0 or more, not {given.max_retries}")
+    return RetryPolicy(max_retries=given.max_retries)
 
 
 def _check_policy_fields(policy: Any, field: str) -> None:
@@ -181,15 +178,16 @@ def _checked_policy(policy: RetryPolicy, field: str) -> RetryPolicy:
 
 
 def _check_timeout(field: str, value: Any) -> None:
+    if value is None:
+        return
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SECONDS:
         raise InvalidInput(field, f"must be None or seconds, more than 0, at most {MAX_SECONDS:.0e}; not {value!r:.80}")
 
 
 def _check_step_name(field: str, name: str) -> None:
-    if not is_name(name):
-        check_name(f"{field}.name", name)
+    check_name(field, name)
     if ".result" in name:
-        raise InvalidInput(f"{field}.name", "must not contain '.result', which ends a step's name in a $ref")
+        raise InvalidInput(field, "must not contain '.result', which ends a step's name in a $ref")
 
 
 def _check_handlers(step: StepDefinition, field: str, known: KnownHandlers) -> None:

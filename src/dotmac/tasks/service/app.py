@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
+from typing import Protocol
 
 import trio
 from starlette.applications import Starlette
@@ -27,14 +28,20 @@ from .problems import Problem, not_found
 _log = logging.getLogger(__name__)
 
 
+class Listener(Protocol):
+    """Listens to the metrics hooks."""
+
+    def install(self) -> Callable[[], None]:
+        """Listen from now on; gives a function that ends it."""
+
+
 def create_app(
     manager: BackgroundOperationsManager,
     *,
     access: Access | None = None,
     pages: Sequence[BaseRoute] = (),
     login_page: LoginPage = plain_login_page,
-    metrics: PrometheusMetrics | None = None,
-    feed: Feed | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Starlette:
     """The application, for a server that runs under trio in the manager's own trio run.
 
@@ -45,14 +52,14 @@ def create_app(
         access: Who may do what; None: everybody on this machine, nobody else.
         pages: Routes of a dashboard, answering what the API does not.
         login_page: Shows the form for signing in.
-        metrics: What ``/metrics`` shows; None: metrics of its own.
-        feed: What ``/v1/events`` tells; None: one of its own. Both are fed while the application's lifespan lasts.
+        listeners: What else listens to the metrics hooks while the application's lifespan lasts.
 
     Returns:
         The application. Setting the event ``app.state.closing`` ends all event streams and makes
         ``/health/ready`` say that it is stopping.
     """
-    access, feed, metrics = access or Access(), feed or Feed(), metrics or PrometheusMetrics()
+    access, feed, metrics = access or Access(), Feed(), PrometheusMetrics()
+    everybody: list[Listener] = [feed, metrics, *listeners]
     closing = trio.Event()
     routes: list[BaseRoute] = [
         *api_routes(manager, feed, closing, metrics),
@@ -63,8 +70,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            for install in (feed.install, metrics.install):
-                stack.callback(install())
+            for listener in everybody:
+                stack.callback(listener.install())
             if not manager.is_running:
                 await stack.enter_async_context(manager)
             yield

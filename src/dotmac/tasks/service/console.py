@@ -25,8 +25,13 @@ def create_console(
         redaction: Hides values on the pages; None: those of `DEFAULT_FIELDS`.
     """
     site = Site(manager, visitor_of, redaction or Redaction(), streams=True)
-    site.activity.install()
-    return create_app(manager, access=access, pages=dashboard_routes(site), login_page=login_page(site))
+    return create_app(
+        manager,
+        access=access,
+        pages=dashboard_routes(site),
+        login_page=login_page(site),
+        listeners=[site.activity],
+    )
 
 
 def visitor_of(request: Request) -> Visitor | None:

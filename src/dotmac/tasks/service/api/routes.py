@@ -116,8 +116,12 @@ def _endpoints(
         Endpoint("POST", f"{_SAGA}/retry", **steers, body=Retrying): sagas.retry,
         Endpoint("GET", "/v1/events", "text/event-stream"): events.of_all,
         Endpoint("GET", "/v1/locks", Locks, query={"limit": _whole(DEFAULT_LOCKS, MOST_LOCKS)}): looks.locks,
-        Endpoint(
-            "GET", "/v1/locks/{name}", LockStanding, query={"limit": _whole(DEFAULT_LOCKS, MOST_LOCKS)}
+        Endpoint(  # 404 for a name with a line break, which no route matches
+            "GET",
+            "/v1/locks/{name}",
+            LockStanding,
+            query={"limit": _whole(DEFAULT_LOCKS, MOST_LOCKS)},
+            refuses=(404,),
         ): looks.lock,
         Endpoint("GET", "/v1/workers", Workers): looks.workers,
         Endpoint("GET", "/v1/operations", IdempotencyKeyList, query=keys): looks.operations,
