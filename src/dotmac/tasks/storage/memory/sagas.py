@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from ...errors import JournalConflict, OwnershipLost, SagaNotFound, SagaStateError
 from ...models import OperationStatus
 from ...saga.events import SagaAdopted, encode_events
+from ..heads import first_head
 from ..ids import make_saga_id
 from ..key_records import IdempotencyRecord
 from ..protocol import ANNOUNCED_AHEAD, DUE_TOPIC, saga_topic, worker_topic
@@ -69,27 +70,12 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
             refused = self._link_key(new)
             if refused is not None:
                 return refused
-        now, epoch = self.now(), 0 if new.owner is None else 1
-        due_at = new.due_at if new.owner is None else None
-        meta = SagaMeta(
-            saga_id=new.saga_id,
-            tenant_id=new.tenant_id,
-            workflow_type=new.workflow_type,
-            status=new.status,
-            created_at=now,
-            updated_at=now,
-            owner=new.owner,
-            epoch=epoch,
-            cursor=new.cursor,
-            size=new.size,
-            priority=new.priority,
-            due_at=due_at,
-            idempotency_key=None if new.key is None else new.key.key,
-        )
-        self._sagas[new.saga_id] = _Saga(meta, [JournalEntry(0, now, epoch, new.entry_id, new.events)])
+        meta = first_head(new, self.now(), new.due_at)
+        entry = JournalEntry(0, meta.created_at, meta.epoch, new.entry_id, new.events)
+        self._sagas[new.saga_id] = _Saga(meta, [entry])
         if new.owner is not None:
             self.own(new.owner, new.saga_id)
-        self._set_due(new.saga_id, due_at)
+        self._set_due(new.saga_id, meta.due_at)
         return Creation(True, meta)
 
     @verb

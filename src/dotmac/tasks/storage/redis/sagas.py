@@ -7,6 +7,7 @@ from uuid import uuid4
 from dotmac.tasks.errors import JournalConflict, OwnershipLost, SagaNotFound, SagaStateError
 
 from ...saga.events import SagaAdopted, encode_events
+from ..heads import first_head
 from ..ids import any_partition, make_saga_id, partition_of_key
 from ..key_records import Completion
 from ..protocol import record_topic, saga_topic, worker_topic
@@ -58,7 +59,8 @@ class RedisSagas(RedisCore):
             args += [optional(key.user_id), key.operation_type]
         reply = await client.run(_CREATE, keys, args, slot=partition.slot)
         if isinstance(reply, int):
-            return Creation(True, _head_of(new, reply / MICROSECONDS))
+            due_at = None if new.due_at is None else micros(new.due_at) / MICROSECONDS
+            return Creation(True, first_head(new, reply / MICROSECONDS, due_at))
         if reply[0] == b"exists":
             raise SagaStateError(f"a saga {new.saga_id} exists")
         if reply[0] == b"created":
@@ -212,26 +214,6 @@ class RedisSagas(RedisCore):
             micros(completion.ttl),
             self.layout.channel(record_topic(completion.key)),
         ]
-
-
-def _head_of(new: NewSaga, at: float) -> SagaMeta:
-    """The head of a saga that was created this moment."""
-    owned = new.owner is not None
-    return SagaMeta(
-        saga_id=new.saga_id,
-        tenant_id=new.tenant_id,
-        workflow_type=new.workflow_type,
-        status=new.status,
-        created_at=at,
-        updated_at=at,
-        owner=new.owner,
-        epoch=1 if owned else 0,
-        cursor=new.cursor,
-        size=new.size,
-        priority=new.priority,
-        due_at=None if owned or new.due_at is None else micros(new.due_at) / MICROSECONDS,
-        idempotency_key=None if new.key is None else new.key.key,
-    )
 
 
 def _refusal(saga_id: str, reply: list[bytes]) -> SagaNotFound | OwnershipLost | JournalConflict:
