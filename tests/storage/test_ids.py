@@ -12,9 +12,9 @@ import os
 from dotmac.tasks.storage.ids import make_saga_id
 make_saga_id(0.0, 0)
 child = os.fork()
-print(*(make_saga_id(0.0, 0) for _ in range(100)), sep="\\n", flush=True)
 if child:
-    os.waitpid(child, 0)
+    os.waitpid(child, 0)  # so that their lines do not mix
+print(*(make_saga_id(0.0, 0) for _ in range(100)), sep="\\n", flush=True)
 """
 
 
