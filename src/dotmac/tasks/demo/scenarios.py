@@ -163,7 +163,7 @@ async def _is_taken_over(play: _Play) -> None:
         # The worst moment: the card is charged, and nobody has written that down.
         await play.until(lambda: any(entry.effect == "charge_card" for entry in play.entries()))
         play.remark(f"killed: {await runtime.kill()}")
-    play.remark("the dead worker's lease must end before another takes over")
+    play.remark("another takes over once this is known: at the latest when the dead worker's lease ends")
 
 
 _SCENARIOS = (

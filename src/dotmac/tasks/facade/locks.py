@@ -15,7 +15,7 @@ from ..idempotency import check_name
 from ..listings import LockStanding
 from ..models import LockInfo
 from ..portal.locks import lock_elsewhere
-from ..runtime.lock_body import HeldLock, HeldLocks, holding
+from ..runtime.lock_body import HeldLock, HeldLocks, HoldingAll, HoldingOne
 from ..runtime.pages import check_limit
 from .life import Hosted
 
@@ -143,12 +143,8 @@ class LockMethods(Hosted):
             return opening()
         return AnywhereContext(self, opening, lock_elsewhere)
 
-    @asynccontextmanager
-    async def _holding(
-        self, names: list[str], ttl: float, wait: float | None, *, single: bool
-    ) -> AsyncIterator[HeldLock | HeldLocks]:
-        async with holding(self._hosted().locks, names, ttl=ttl, wait=wait) as held:
-            yield held[names[0]] if single else held
+    def _holding(self, names: list[str], ttl: float, wait: float | None, *, single: bool) -> HoldingOne | HoldingAll:
+        return (HoldingOne if single else HoldingAll)(self._hosted().locks, names, ttl=ttl, wait=wait)
 
     @asynccontextmanager
     async def _trying(

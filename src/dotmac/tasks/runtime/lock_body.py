@@ -1,4 +1,4 @@
-"""What runs under locks: `holding` gets them, guards the body, and reports truthfully how it ended.
+"""What runs under locks: `HoldingOne` and `HoldingAll` get them, guard the body, and report truthfully how it ended.
 
 How a body can end, and what its caller sees:
 
@@ -12,8 +12,8 @@ How a body can end, and what its caller sees:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
 
 import trio
 
@@ -97,11 +97,10 @@ class HeldLocks(Mapping[str, HeldLock]):
             await lock.extend(ttl)
 
 
-@asynccontextmanager
-async def holding(
-    service: LockService, names: Sequence[str], *, ttl: float, wait: float | None, tenant_id: str = ""
-) -> AsyncIterator[HeldLocks]:
-    """Hold all these locks while inside; taken in sorted order, so that two who want the same never block each other.
+class _Holding:
+    """Holds locks while inside; taken in sorted order, so that two who want the same never block each other.
+
+    Entered once. Classes and no generators: those would be a fair part of what an uncontended lock costs here.
 
     Args:
         service: Of the runtime.
@@ -110,24 +109,68 @@ async def holding(
         wait: Seconds to wait for all of them together; see `LockService.acquire`, also for what is raised.
         tenant_id: For metrics.
     """
-    body = Body()
-    failure: BaseException | None = None
-    ends = trio.current_time() + (wait or 0.0)
-    try:
-        with body.scope:
-            for name in sorted(set(names)):
+
+    __slots__ = ("_body", "_names", "_service", "_tenant_id", "_ttl", "_wait")
+
+    def __init__(
+        self, service: LockService, names: Sequence[str], *, ttl: float, wait: float | None, tenant_id: str = ""
+    ) -> None:
+        self._service = service
+        self._names = names
+        self._ttl = ttl
+        self._wait = wait
+        self._tenant_id = tenant_id
+        self._body = Body()
+
+    async def _enter(self) -> list[HeldLock]:
+        self._body.scope.__enter__()
+        wait, ends = self._wait, trio.current_time() + (self._wait or 0.0)
+        try:
+            for name in sorted(set(self._names)):
                 left = max(ends - trio.current_time(), 0.0) if wait else wait
-                await service.acquire(name, ttl, left, body, tenant_id)
-            yield HeldLocks([HeldLock(ticket, service.renewals) for ticket in body.tickets])
-    except BaseException as error:
+                await self._service.acquire(name, self._ttl, left, self._body, self._tenant_id)
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return [HeldLock(ticket, self._service.renewals) for ticket in self._body.tickets]
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
         failure = error
-    try:
-        lost = await service.leave(body.tickets[::-1], tenant_id)
-        if failure is not None and (not lost or split_failure(failure)[0] is None):
-            raise failure
-        if failure is not None:
-            raise BaseExceptionGroup("the body failed, and its lock was lost", [failure, *lost]) from None
-        if lost:
-            raise lost[0] if len(lost) == 1 else ExceptionGroup("locks were lost before their body had ended", lost)
-    finally:
-        del failure  # it refers to this frame, which refers to it
+        try:
+            if self._body.scope.__exit__(kind, error, trace):
+                failure = None
+        except BaseException as rest:
+            failure = rest
+        try:
+            lost = await self._service.leave(self._body.tickets[::-1], self._tenant_id)
+            if failure is None:
+                if lost:
+                    raise lost[0] if len(lost) == 1 else ExceptionGroup("locks were lost before their body ended", lost)
+                return True
+            if lost and split_failure(failure)[0] is not None:
+                raise BaseExceptionGroup("the body failed, and its lock was lost", [failure, *lost]) from None
+            if failure is not error:
+                raise failure
+            return False
+        finally:
+            del failure, error  # they refer to this frame, which refers to them
+
+
+class HoldingOne(_Holding):
+    """Holds one lock while inside."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> HeldLock:
+        return (await self._enter())[0]
+
+
+class HoldingAll(_Holding):
+    """Holds several locks while inside."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> HeldLocks:
+        return HeldLocks(await self._enter())

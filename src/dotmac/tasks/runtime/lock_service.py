@@ -118,13 +118,12 @@ class LockService:
             with trio.move_on_after(SIGN_OFF, shield=True):
                 for ticket in leaving:
                     await ticket.left.wait()
-        lost = [ticket for ticket in tickets if ticket.lost]
-        for ticket in lost:
-            emit("lock_lost", ticket.name, tenant_id, fence=ticket.fence)
-        return [
-            LockLost(f"the lock {ticket.name!r} (fence {ticket.fence}) was lost before its body had ended")
-            for ticket in lost
-        ]
+        lost: list[LockLost] = []
+        for ticket in tickets:
+            if ticket.lost:
+                emit("lock_lost", ticket.name, tenant_id, fence=ticket.fence)
+                lost.append(LockLost(f"the lock {ticket.name!r} (fence {ticket.fence}) was lost before its body ended"))
+        return lost
 
     async def _obtain(self, ticket: Ticket) -> None:
         """Have the ticket settled. When cancelled, nothing is held or queued for it."""
@@ -185,7 +184,7 @@ class LockService:
                 actor.tell(Stop())
         finally:
             self._shortcuts.close()
-        await self._shortcuts.idle.wait()
+        await self._shortcuts.until_idle()
 
     # --- without a body -------------------------------------------------------------------------------------
 

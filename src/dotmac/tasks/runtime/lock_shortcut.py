@@ -17,18 +17,13 @@ from .lock_tools import LockTools, not_free, stopped
 
 
 class Shortcuts:
-    """Tickets that are held, or asked for, without an actor.
-
-    Attributes:
-        idle: Set while there are none.
-    """
+    """Tickets that are held, or asked for, without an actor."""
 
     def __init__(self, tools: LockTools) -> None:
         self._tools = tools
         self._tickets: dict[str, Ticket] = {}
         self._closing = False
-        self.idle = trio.Event()
-        self.idle.set()
+        self._idle: trio.Event | None = None
 
     def ticket(self, name: str) -> Ticket | None:
         """Who has the lock, or asks for it, this way."""
@@ -48,7 +43,7 @@ class Shortcuts:
         When it raises or is cancelled, nothing is held.
         """
         name, token = ticket.name, secrets.token_hex(12)
-        self._enter(ticket)
+        self._tickets[name] = ticket
         asked_at = trio.current_time()
         tenure: Tenure | None = None
         refused = False
@@ -87,18 +82,19 @@ class Shortcuts:
         self._closing = False
 
     def close(self) -> None:
-        """Take no more, and cancel the bodies of those that are held; `idle` tells when they have left."""
+        """Take no more, and cancel the bodies of those that are held."""
         self._closing = True
         for ticket in self._tickets.values():
             if ticket.tenure is not None:
                 ticket.tenure.lose()
 
-    def _enter(self, ticket: Ticket) -> None:
-        if not self._tickets:
-            self.idle = trio.Event()
-        self._tickets[ticket.name] = ticket
+    async def until_idle(self) -> None:
+        """Wait until there are none, after `close`."""
+        if self._tickets:
+            self._idle = trio.Event()
+            await self._idle.wait()
 
     def _exit(self, ticket: Ticket) -> None:
         del self._tickets[ticket.name]
-        if not self._tickets:
-            self.idle.set()
+        if self._idle is not None and not self._tickets:
+            self._idle.set()

@@ -20,7 +20,7 @@ from ..errors import EnvironmentFault, LockLost
 from ..saga.events import Failure
 from .context import HandlerContext
 from .handlers import Handler
-from .lock_body import holding
+from .lock_body import HoldingOne
 from .lock_service import LockService
 
 _PAUSE = 0.5
@@ -55,11 +55,11 @@ class LockedHandler:
     async def _call(self, parameters: dict[str, Any], context: HandlerContext) -> Any:
         while True:
             try:
-                async with holding(
+                async with HoldingOne(
                     self._locks, [self._name], ttl=self._ttl, wait=None, tenant_id=context.tenant_id
                 ) as held:
                     self._invoked = True
-                    context.lock_fence = held[self._name].fence
+                    context.lock_fence = held.fence
                     return await self._handler.call(parameters, context)
             except BaseExceptionGroup as group:
                 lost = group.subgroup(LockLost)

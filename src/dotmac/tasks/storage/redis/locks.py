@@ -31,7 +31,9 @@ class RedisLocks(RedisCore):
             request.fences,
             request.instead_of or b"",
         ]
-        reply = await self.client.run(_REQUEST, [*partition.lock(request.name), partition.held], args)
+        reply = await self.client.run(
+            _REQUEST, [*partition.lock(request.name), partition.held], args, slot=partition.slot
+        )
         if reply[0] == b"granted":
             return LockGrant(reply[1], reply[2] / MICROSECONDS)
         return LockQueued(reply[1], max(reply[2], 0) / MICROSECONDS)
@@ -41,7 +43,7 @@ class RedisLocks(RedisCore):
         """See `LockStore`."""
         partition = self.layout.of_key(name)
         keys = [partition.lock(name)[0], partition.held]
-        until: int = await self.client.run(_EXTEND, keys, [name, token, micros(lease)])
+        until: int = await self.client.run(_EXTEND, keys, [name, token, micros(lease)], slot=partition.slot)
         if not until:
             raise LockLost(f"the lock {name!r} is not held any more")
         return until / MICROSECONDS
@@ -50,7 +52,8 @@ class RedisLocks(RedisCore):
     async def free_lock(self, name: str, token: str) -> bool:
         """See `LockStore`."""
         partition = self.layout.of_key(name)
-        return bool(await self.client.run(_FREE, [*partition.lock(name), partition.held], [name, token]))
+        keys = [*partition.lock(name), partition.held]
+        return bool(await self.client.run(_FREE, keys, [name, token], slot=partition.slot))
 
     @verb
     async def look_at_lock(self, name: str, limit: int) -> LockState:

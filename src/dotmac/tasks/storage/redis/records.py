@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine, Sequence
+from typing import Any
 from uuid import uuid4
 
 from msgspec import Raw
@@ -13,6 +15,7 @@ from ..key_records import ClaimVerdict, Completion, IdempotencyRecord, NewRecord
 from ..protocol import record_topic
 from .commands import Argument
 from .core import MICROSECONDS, RedisCore, fields_of, marked, micros, optional, verb
+from .script import Script
 from .scripts import load
 
 _CREATE, _CLAIM, _RENEW = load("record_create"), load("record_claim"), load("record_renew")
@@ -25,22 +28,20 @@ class RedisRecords(RedisCore):
     @verb
     async def create_record(self, new: NewRecord) -> tuple[bool, IdempotencyRecord]:
         """See `RecordStore`."""
-        created, flat = await self.client.run(
-            _CREATE, [self._record_key(new.key)], [*_head(new), micros(new.ttl), uuid4().hex]
-        )
+        created, flat = await self._run(_CREATE, new.key, [*_head(new), micros(new.ttl), uuid4().hex])
         return bool(created), decode_record(new.key, flat)
 
     @verb
     async def claim_record(self, new: NewRecord, *, token: str, owner: str, lease: float) -> ClaimVerdict:
         """See `RecordStore`."""
         args = [*_head(new), micros(new.ttl), token, owner, micros(lease)]
-        outcome, flat = await self.client.run(_CLAIM, [self._record_key(new.key)], args)
+        outcome, flat = await self._run(_CLAIM, new.key, args)
         return ClaimVerdict(outcome.decode(), decode_record(new.key, flat))
 
     @verb
     async def renew_claim(self, key: str, token: str, lease: float) -> float:
         """See `RecordStore`."""
-        until: int = await self.client.run(_RENEW, [self._record_key(key)], [token, micros(lease)])
+        until: int = await self._run(_RENEW, key, [token, micros(lease)])
         if not until:
             raise ClaimLost(f"the claim on {key!r} is not held any more")
         return until / MICROSECONDS
@@ -57,7 +58,7 @@ class RedisRecords(RedisCore):
             micros(completion.ttl),
             self.layout.channel(record_topic(key)),
         ]
-        reply = await self.client.run(_COMPLETE, [self._record_key(key)], args)
+        reply = await self._run(_COMPLETE, key, args)
         if reply[0] == b"gone":
             raise IdempotencyKeyNotFound(f"there is no idempotency key {key!r}, or it has expired")
         if reply[0] == b"ended":
@@ -70,7 +71,7 @@ class RedisRecords(RedisCore):
     async def abandon_claim(self, key: str, token: str) -> None:
         """See `RecordStore`."""
         args: list[Argument] = [token, self.layout.channel(record_topic(key))]
-        if not await self.client.run(_ABANDON, [self._record_key(key)], args):
+        if not await self._run(_ABANDON, key, args):
             raise ClaimLost(f"the claim on {key!r} is not held any more")
 
     @verb
@@ -86,6 +87,10 @@ class RedisRecords(RedisCore):
         name = self._record_key(key)
         await self.client.execute("DEL", name, key=name, repeatable=True)
         await self.client.execute("PUBLISH", self.layout.channel(record_topic(key)), "", repeatable=True)
+
+    def _run(self, script: Script, key: str, args: Sequence[Argument]) -> Coroutine[Any, Any, Any]:
+        partition = self.layout.of_key(key)
+        return self.client.run(script, [partition.record(key)], args, slot=partition.slot)
 
     def _record_key(self, key: str) -> bytes:
         return self.layout.of_key(key).record(key)
