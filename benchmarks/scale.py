@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -22,10 +23,13 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the servers of the tests
 
+from benchmarks import limits  # noqa: E402
+
 from support.processes import DIE_WITH_PARENT  # noqa: E402
 from support.servers import Server, standalone  # noqa: E402
 
 ROUNDS = 3
+COMMIT_ROUNDS = 7
 STEPS = 12_000  # of one round, over all sagas
 HELD = 2_000
 RETENTION = 1.0
@@ -192,15 +196,30 @@ def costs(*, million: bool = False, rounds: int = ROUNDS) -> Iterator[Cost]:
             yield min(of_one, key=lambda each: each.step_us)
 
 
-def commit_times(rounds: int = ROUNDS) -> tuple[float, float]:
-    """Milliseconds of the commit of a step, one saga at a time and on disk at once: p50 and p99 of the best round."""
-    with (
-        standalone("appendfsync always", aof=True) as server,
-        workers(server.url, Load(in_flight=1, total=1_500)) as crew,
-    ):
-        rows = [crew.run()[0] for _ in range(rounds)]
-    best = min(rows, key=lambda row: row["commit_p99_ms"])
-    return best["commit_p50_ms"], best["commit_p99_ms"]
+@dataclass(frozen=True)
+class Commits:
+    """Milliseconds of the commit of a step, and of a round trip of the skeleton's script to the same server.
+
+    Each is the median of several rounds, in which both are measured in turn.
+    """
+
+    p50: float
+    p99: float
+    trip_p50: float
+    trip_p99: float
+
+
+def commit_times(rounds: int = COMMIT_ROUNDS) -> Commits:
+    """The commit of a step, one saga at a time and on disk at once."""
+    setting = "appendfsync always"
+    taken = list[tuple[float, float, float, float]]()
+    with standalone(setting, aof=True) as server, workers(server.url, Load(in_flight=1, total=1_500)) as crew:
+        for _ in range(rounds):
+            row, trip = crew.run()[0], limits.round_trips(server, setting)
+            assert trip.p50_ms is not None
+            assert trip.p99_ms is not None
+            taken.append((row["commit_p50_ms"], row["commit_p99_ms"], trip.p50_ms, trip.p99_ms))
+    return Commits(*(statistics.median(column) for column in zip(*taken, strict=True)))
 
 
 def memory() -> Iterator[tuple[str, float]]:
@@ -227,8 +246,9 @@ def main(*, million: bool) -> None:
     for each in costs(million=million):
         figures = f"{each.steps_per_second:10,.0f}{each.worker_us:11,.0f}{each.server_us:11,.0f}{each.step_us:10,.0f}"
         print(f"{each.what:33}{each.value:>10}{figures}", flush=True)
-    p50, p99 = commit_times()
-    print(f"commit of a step, appendfsync always: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+    commits = commit_times()
+    print(f"commit of a step, appendfsync always: p50 {commits.p50:.2f} ms, p99 {commits.p99:.2f} ms")
+    print(f"round trip beside it:                 p50 {commits.trip_p50:.2f} ms, p99 {commits.trip_p99:.2f} ms")
     for title, size in memory():
         print(f"{title:70}{size:10,.0f} bytes")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
@@ -18,6 +19,7 @@ DURABILITY = "sagas of 3 steps"
 LIMITS, RATIOS = "limits", "ratios"
 BRIEF = 2.0  # seconds of one measurement of locks and of HTTP, which run one by one in greater length
 SCALE = "steps, as things grow"
+COMMIT, TRIP = "commit of a step, 1 saga in flight", "round trip of the script, beside it"
 
 
 def of_limits() -> Iterator[Row]:
@@ -67,8 +69,9 @@ def of_durability() -> Iterator[Row]:
             share = f"{result.title}; {rate / result.skeleton:.0%} of the skeleton"
             yield Row(DURABILITY, what, rate, p50, p99, share, more={"share": rate / result.skeleton})
         yield Row(DURABILITY, f"skeleton, {result.lanes} in flight", result.skeleton, setting=result.title)
-    for lanes, rate, _, points in saga_memory.results():
-        yield Row(DURABILITY, f"engine, {lanes} in flight", rate, points[49], points[98], "memory storage")
+    for lanes, rate, _, points, skeleton in saga_memory.results():
+        share = f"memory storage; {rate / skeleton:.0%} of a skeleton"
+        yield Row(DURABILITY, f"engine, {lanes} in flight", rate, points[49], points[98], share)
 
 
 def of_memory() -> Iterator[Row]:
@@ -91,8 +94,9 @@ def of_scale() -> Iterator[Row]:
         setting = f"processor time of a step: {each.step_us:.0f} µs, {cost}"
         more = {"worker_us": each.worker_us, "server_us": each.server_us}
         yield Row(SCALE, f"{each.what}: {each.value}", each.steps_per_second, setting=setting, more=more)
-    p50, p99 = scale.commit_times()
-    yield Row(SCALE, "commit of a step, 1 saga in flight", 1000 / p50, p50, p99, "appendfsync always")
+    took = scale.commit_times()
+    for what, p50, p99 in ((COMMIT, took.p50, took.p99), (TRIP, took.trip_p50, took.trip_p99)):
+        yield Row(SCALE, what, 1000 / p50, p50, p99, "appendfsync always, measured in turn")
 
 
 def of_recovery() -> Iterator[Row]:
@@ -150,10 +154,9 @@ def ratios(rows: list[Row]) -> Iterator[Row]:
             yield Row(
                 RATIOS, what, figure=f"{ratio:.2f}", setting="sagas/s, median of the rounds", more={"ratio": ratio}
             )
-    commit = next((row.p99_ms for row in rows if row.what.startswith("commit of a step")), None)
-    trip = next((row.p99_ms for row in rows if row.what == "round trip of the script"), None)
+    commit, trip = (next((row for row in rows if row.what == what), None) for what in (COMMIT, TRIP))
     if commit and trip:
-        what = "commit of a step by a round trip, p99"
-        yield Row(
-            RATIOS, what, figure=f"{commit / trip:.2f}", setting="appendfsync always", more={"ratio": commit / trip}
-        )
+        for name, of_commit, of_trip in (("p50", commit.p50_ms, trip.p50_ms), ("p99", commit.p99_ms, trip.p99_ms)):
+            ratio = (of_commit or math.nan) / (of_trip or math.nan)
+            what = f"commit of a step by a round trip, {name}"
+            yield Row(RATIOS, what, figure=f"{ratio:.2f}", setting="appendfsync always", more={"ratio": ratio})
