@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from dotmac.tasks import (
     BackgroundOperationsManager,
+    HandlerContext,
     IdempotencyMismatch,
     InvalidInput,
     MemoryStorage,
@@ -332,3 +333,31 @@ async def test_manager_knows_whether_it_runs() -> None:
         seen.append(manager.is_running)
     seen.append(manager.is_running)
     assert seen == [False, True, False]
+
+
+async def test_what_the_caller_does_to_its_dicts_after_the_start_reaches_no_handler(shared: MemoryStorage) -> None:
+    manager, seen, gate = BackgroundOperationsManager(storage=shared), list[object](), trio.Event()
+
+    @manager.register_operation_handler("wait")
+    async def wait(_parameters: dict[str, Any]) -> None:
+        await gate.wait()
+
+    @manager.register_operation_handler("charge")
+    async def charge(parameters: dict[str, Any], context: HandlerContext) -> None:
+        seen.append((parameters, dict(context.metadata)))
+
+    metadata = {"trace": "1"}
+    order: dict[str, Any] = {"total": {"cents": 100}, "items": ["book"]}
+    steps: list[dict[str, Any]] = [
+        {"name": "wait", "operation": "wait"},
+        {"name": "charge", "operation": "charge", "parameters": order},
+    ]
+    async with manager:
+        handle = await manager.start_saga(tenant_id="t", workflow_type="w", steps=steps, metadata=metadata)
+        order["total"]["cents"] = 999
+        order["items"].append("lamp")
+        order["more"] = 1
+        metadata["trace"] = "2"
+        gate.set()
+        await handle.result()
+    assert seen == [({"total": {"cents": 100}, "items": ["book"]}, {"trace": "1"})]

@@ -21,7 +21,7 @@ from ..models import (
     SagaWorkflow,
     WorkerInfo,
 )
-from ..saga.definition import SagaDefinition
+from ..saga.definition import SagaDefinition, decode_definition
 from ..saga.events import SagaCreated, encode_events
 from ..saga.validation import KnownHandlers, check_definition, parse_steps
 from ..saga.views import outcome_view
@@ -211,10 +211,11 @@ class SagaService:
             told = {"saga_id": definition.saga_id, "metadata": definition.metadata}
             added = added_metadata(definition.workflow_type, tenant_id, **told)
             definition = replace(definition, metadata={**definition.metadata, **added})
-        size, limit = len(encode(definition)), self._environment.settings.max_payload
-        if size > limit:
-            raise InvalidInput("steps", f"the saga has {size} bytes of JSON; at most {limit} can be stored")
-        return definition
+        data, limit = encode(definition), self._environment.settings.max_payload
+        if len(data) > limit:
+            raise InvalidInput("steps", f"the saga has {len(data)} bytes of JSON; at most {limit} can be stored")
+        # As whoever takes it over will read it: what the caller does to its own dicts from now on reaches no handler.
+        return decode_definition(data)
 
     def _key_of(self, definition: SagaDefinition) -> NewRecord | None:
         if definition.idempotency_key is None:

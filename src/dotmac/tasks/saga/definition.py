@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -50,3 +51,7 @@ class SagaDefinition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     idempotency_key: str | None = None
     priority: int = 0
     metadata: dict[str, str] = {}
+
+
+decode_definition: Callable[[bytes], SagaDefinition] = msgspec.json.Decoder(SagaDefinition).decode
+"""A definition as it reads back from its JSON."""
