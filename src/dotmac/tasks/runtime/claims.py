@@ -1,8 +1,8 @@
 """Claims on idempotency keys that this process holds, kept alive for as long as their work takes.
 
-One task renews all of them, and only those that got old enough to need it: a request that is done within a third of
-its lease costs nothing. Each claim's work runs in a cancel scope whose deadline is the lease, so work whose claim
-cannot be kept is cancelled before anybody else may claim the key.
+They are renewed when they got old enough to need it: a request that is done within a third of its lease costs nothing.
+Each claim's work runs in a cancel scope whose deadline is the lease, so work whose claim cannot be kept is cancelled
+before anybody else may claim the key.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import trio
 
 from ..errors import ClaimLost, EnvironmentFault
 from ..storage.protocol import StorageProtocol
+from .renewals import Renewals, certain_until, due_at, is_due_again
 
-_RENEWALS_PER_LEASE = 3
-_MARGIN = 0.05
 _log = logging.getLogger(__name__)
 
 
@@ -33,21 +32,21 @@ class ClaimHolder(Protocol):
 
 
 class HeldClaim:
-    """One claim, and who works under it."""
+    """One claim, and who works under it: a `Renewable`."""
 
-    __slots__ = ("asked_at", "holder", "key", "lease", "token")
+    __slots__ = ("holder", "key", "lease", "renew_at", "token")
 
     def __init__(self, key: str, token: str, lease: float, holder: ClaimHolder) -> None:
         self.key = key
         self.token = token
         self.lease = lease
         self.holder = holder
-        self.asked_at = 0.0
+        self.renew_at = 0.0
 
     def granted(self, asked_at: float) -> None:
         """The lease was granted or renewed by a request that was sent at this time."""
-        self.asked_at = asked_at
-        self.holder.granted_until(asked_at + self.lease * (1 - _MARGIN))
+        self.renew_at = due_at(asked_at, self.lease)
+        self.holder.granted_until(certain_until(asked_at, self.lease))
 
 
 class ScopeHolder:
@@ -72,17 +71,16 @@ class ClaimKeeper:
 
     def __init__(self, storage: StorageProtocol) -> None:
         self._storage = storage
-        self._held: set[HeldClaim] = set()
-        self._arrived = trio.Event()
+        self._held = Renewals(self._renew)
+        self.run = self._held.run
 
     def keep(self, claim: HeldClaim) -> None:
         """Keep the claim alive from now on, and tell its holder when that fails."""
         self._held.add(claim)
-        self._arrived.set()
 
     def drop(self, claim: HeldClaim) -> None:
         """The work under the claim is over, or the claim has another keeper now."""
-        self._held.discard(claim)
+        self._held.remove(claim)
 
     @contextmanager
     def holding(self, claim: HeldClaim, scope: trio.CancelScope) -> Iterator[None]:
@@ -104,26 +102,16 @@ class ClaimKeeper:
         if scope.cancelled_caught:
             raise ClaimLost(f"the claim on {claim.key!r} could not be kept, so its work was cancelled")
 
-    async def run(self) -> None:
-        """Renew what needs it, for ever."""
-        while True:
-            if not self._held:
-                self._arrived = trio.Event()
-                await self._arrived.wait()
-            shortest = min((claim.lease for claim in self._held), default=1.0)
-            await trio.sleep(shortest / _RENEWALS_PER_LEASE / 2)
-            for claim in tuple(self._held):
-                if trio.current_time() - claim.asked_at >= claim.lease / _RENEWALS_PER_LEASE and claim in self._held:
-                    await self._renew(claim)
-
     async def _renew(self, claim: HeldClaim) -> None:
         asked_at = trio.current_time()
         try:
             await self._storage.renew_claim(claim.key, claim.token, claim.lease)
         except ClaimLost:
             if claim in self._held:  # otherwise it was completed while we asked
+                self._held.remove(claim)
                 claim.holder.lose()
         except EnvironmentFault as error:
+            is_due_again(claim)
             _log.warning("could not renew a claim: %s", error)
         else:
             claim.granted(asked_at)

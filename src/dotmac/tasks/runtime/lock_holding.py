@@ -15,11 +15,7 @@ from dataclasses import dataclass, field
 import trio
 
 from ..storage.records import LockGrant
-
-MARGIN = 0.05
-"""Of the lease: a body is cancelled this much before it ends, for the time that cancelling takes."""
-
-RENEWALS_PER_LEASE = 3
+from .renewals import certain_until, due_at
 
 
 class Body:
@@ -125,8 +121,8 @@ class Tenure:
         self.on_lost: Callable[[], None] = lambda: None
         self._next_fence = grant.fence
         self._last_fence = grant.fence + fences - 1
-        self.deadline = _certain_until(asked_at, lease)
-        self.renew_at = asked_at + lease / RENEWALS_PER_LEASE
+        self.deadline = certain_until(asked_at, lease)
+        self.renew_at = due_at(asked_at, lease)
 
     @property
     def is_over(self) -> bool:
@@ -158,8 +154,8 @@ class Tenure:
         if self.is_over:
             self.lose()
             return
-        self.deadline = max(self.deadline, _certain_until(asked_at, lease))
-        self.renew_at = asked_at + lease / RENEWALS_PER_LEASE
+        self.deadline = max(self.deadline, certain_until(asked_at, lease))
+        self.renew_at = due_at(asked_at, lease)
         if self.holder is not None:
             self.holder.body.moved()
 
@@ -171,7 +167,3 @@ class Tenure:
         if self.holder is not None:
             self.holder.lose()
         self.on_lost()
-
-
-def _certain_until(asked_at: float, lease: float) -> float:
-    return asked_at + lease * (1 - MARGIN)
