@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from dotmac.tasks import MemoryStorage, OperationStatus, OutcomeUnknown, RetryPolicy, SagaStateError
-from runtime.nodes import Ledger, Node, step, until
+from runtime.nodes import Ledger, Node, Wire, step, until
 
 COMPENSATED = OperationStatus.COMPENSATED
 SLOW = RetryPolicy(initial_delay=500, max_delay=500, jitter=False)
@@ -181,3 +182,24 @@ async def test_a_cancel_at_any_moment_never_leaves_a_forward_step_after_an_undo(
 async def slowly(_wire: Any, verb: str, call: Any) -> Any:
     await trio.sleep(0.2 if verb != "renew_worker" else 0)
     return await call()
+
+
+async def test_many_cancels_at_once_cost_the_worker_no_lease(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    async def slow_look_ups(_wire: Wire, verb: str, call: Callable[[], Awaitable[object]]) -> object:
+        if verb == "saga_meta":
+            await trio.sleep(1.0)
+        return await call()
+
+    ledger.hold["a"] = trio.Event()
+    async with Node(shared, ledger.register, worker_lease=6.0) as node, Node(shared, ledger.register) as other:
+        handles = [await begin(node, step("a")) for _ in range(30)]
+        await until(lambda: len(ledger.entered) == 30)
+        node.wire.fault = slow_look_ups
+        async with trio.open_nursery() as nursery:
+            for handle in handles:
+                nursery.start_soon(other.manager.cancel_saga, handle.saga_id)
+        for handle in handles:
+            assert (await handle.result()).status is COMPENSATED
+        assert "adopt_saga" not in other.wire.calls + node.wire.calls

@@ -26,9 +26,8 @@ from .environment import SagaEnvironment
 from .live import LiveSagas
 from .messages import Drain, Hasten
 from .recovery import Recovery
+from .renewals import MARGIN, RENEWALS_PER_LEASE
 
-_RENEWALS_PER_LEASE = 3
-_MARGIN = 0.05  # of the lease: the actors stop this much before it ends, for the time that cancelling takes
 _GRACE = 2.0  # seconds that cut-off attempts get to write down that they were cut off
 _log = logging.getLogger(__name__)
 
@@ -47,6 +46,8 @@ class Worker:
         self._settings = environment.settings
         self._scope = trio.CancelScope()
         self._drain = trio.CancelScope()
+        self._cancels: set[str] = set()
+        self._cancels_came = trio.Event()
         self._supervisor = Supervisor(f"worker {self.worker_id}")
         self.sagas = LiveSagas(environment, self.worker_id, self._supervisor.spawn)
         self._recovery = Recovery(environment, self.sagas)
@@ -72,7 +73,8 @@ class Worker:
                 await nursery.start(self._supervisor.run)
                 for name, run in (
                     ("lease", self._keep_lease),
-                    ("cancels", self._hear_cancels),
+                    ("knocks", self._hear_knocks),
+                    ("cancels", self._pass_cancels_on),
                     ("liveness", self._recovery.liveness.run),
                     ("recovery", self._recovery.run),
                     ("audit", self._audit.run),
@@ -103,16 +105,16 @@ class Worker:
     # --- the lease ------------------------------------------------------------------------------------------
 
     def _lease_granted(self, asked_at: float) -> None:
-        self._scope.deadline = asked_at + self._settings.worker_lease * (1 - _MARGIN)
+        self._scope.deadline = asked_at + self._settings.worker_lease * (1 - MARGIN)
 
     async def _keep_lease(self) -> None:
-        third = self._settings.worker_lease / _RENEWALS_PER_LEASE
+        third = self._settings.worker_lease / RENEWALS_PER_LEASE
         pause = third
         while True:
             await trio.sleep(pause)
-            pause = third if await self._renew() else third / _RENEWALS_PER_LEASE
+            pause = third if await self._renew() else third / RENEWALS_PER_LEASE
 
-    async def _hear_cancels(self) -> None:
+    async def _hear_knocks(self) -> None:
         """The quick way for cancel requests: somebody knocks, and a renewal brings them. Renewals are the sure way."""
         while True:
             try:
@@ -122,16 +124,30 @@ class Worker:
                         await self._renew()
             except EnvironmentFault as error:
                 _log.warning("worker %s cannot hear cancel requests: %s", self.worker_id, error)
-                await trio.sleep(self._settings.worker_lease / _RENEWALS_PER_LEASE)
+                await trio.sleep(self._settings.worker_lease / RENEWALS_PER_LEASE)
+
+    async def _pass_cancels_on(self) -> None:
+        """Tell actors of cancel requests: a question to the storage for each, for which no renewal may have to wait."""
+        while True:
+            await self._cancels_came.wait()
+            self._cancels_came = trio.Event()
+            cancels, self._cancels = self._cancels, set()
+            try:
+                for saga_id in cancels:
+                    await self.sagas.cancel_requested(saga_id)
+            except EnvironmentFault as error:
+                # The next renewal brings those again that were not passed on.
+                _log.warning("worker %s could not look up what is to be cancelled: %s", self.worker_id, error)
 
     async def _renew(self) -> bool:
-        """Prolong the lease, and pass on the cancel requests that come with the answer; whether there was one."""
+        """Prolong the lease, and note the cancel requests that come with the answer; whether there was one."""
         asked_at = trio.current_time()
         try:
             renewal = await self._storage.renew_worker(self.worker_id, self._settings.worker_lease)
             self._lease_granted(asked_at)
-            for saga_id in renewal.cancels:
-                await self.sagas.cancel_requested(saga_id)
+            if renewal.cancels:
+                self._cancels.update(renewal.cancels)
+                self._cancels_came.set()
         except OwnershipLost:
             self._scope.cancel()
         except EnvironmentFault as error:
