@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -45,6 +46,30 @@ async def test_a_hundred_callers_at_two_managers_get_one_result_of_one_run(
         assert trio.current_time() - before < 0.1  # all are woken, nobody waits for its next poll
     assert (ledger.effects, results) == (["a"], [RESULT] * 100)
     assert shared._watches == {}
+
+
+async def test_whoever_waits_gets_the_result_though_no_message_comes_through(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silence(_topic: str) -> None:
+        raise StorageUnavailable("no room for one more connection")
+
+    ledger.hold["a"] = trio.Event()
+    one, two = Node(shared, ledger.register), Node(shared, ledger.register)
+    async with one, two, trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: one.manager.run_idempotent(**ASK))
+        await until(lambda: ledger.entered)
+        monkeypatch.setattr(two.wire, "watch", silence)
+        with pytest.raises(IdempotencyInProgress):
+            await two.manager.run_idempotent(**ASK, wait=3.0)
+        nursery.start_soon(_after, 5.0, ledger.hold["a"].set)
+        assert await two.manager.run_idempotent(**ASK) == RESULT
+    assert ledger.effects == ["a"]
+
+
+async def _after(seconds: float, call: Callable[[], None]) -> None:
+    await trio.sleep(seconds)
+    call()
 
 
 async def test_every_caller_gets_a_result_of_its_own(
