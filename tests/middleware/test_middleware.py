@@ -298,6 +298,29 @@ async def test_a_repetition_meanwhile_waits_where_the_route_says_so(
         shop.hold.set()
 
 
+async def test_a_repetition_that_waits_is_not_run_because_the_storage_is_away(
+    autojump_clock: MockClock, shared: MemoryStorage, nursery: trio.Nursery
+) -> None:
+    """Not even where requests run unprotected then: this one is known to be a second one."""
+    waits = options(in_flight="wait", wait_seconds=60, on_storage_error="pass")
+    async with Shop(shared) as first, Shop(shared, options=waits) as second:
+        first.hold = trio.Event()
+        nursery.start_soon(first.client.post)
+        await until(lambda: first.entered)
+
+        async def outage() -> None:
+            await trio.sleep(10)
+            second.node.wire.away = True
+
+        nursery.start_soon(outage)
+        answer = await second.client.post()
+        second.node.wire.away = False
+        assert (answer.status, answer.problem, second.entered) == (409, "in-progress", 0)
+        assert answer.header("retry-after")
+        first.hold.set()
+        await until(lambda: first.orders)
+
+
 async def _set_later(event: trio.Event, seconds: float) -> None:
     await trio.sleep(seconds)
     event.set()

@@ -71,13 +71,21 @@ class Gate:
 
     async def _ask(self, state: RequestState, request: KeyedRequest) -> ClaimAnswer:
         manager = state.manager
-        wait = state.options.wait_seconds if state.options.in_flight == "wait" else 0.0
         if not manager.is_running:
             with anyio.move_on_after(_PATIENCE):
                 await self._life.ensure_started()
             if not manager.is_running:
                 raise StorageUnavailable(f"the runtime could not be started within {_PATIENCE:g} s")
-        return await manager.begin_claim(request, state.work, owner=self._owner, wait=wait)
+        met = await manager.begin_claim(request, state.work, owner=self._owner)
+        if met.outcome == "in_progress" and state.options.in_flight == "wait":
+            try:
+                return await manager.begin_claim(
+                    request, state.work, owner=self._owner, wait=state.options.wait_seconds
+                )
+            except (EnvironmentFault, NotStarted) as error:
+                # It is known to be a repetition, so it cannot be run, with or without protection.
+                _log.warning("a request cannot wait for the one before it any longer: %s", error)
+        return met
 
     def _without_storage(self, state: RequestState, request: KeyedRequest, error: DotmacTasksError) -> ASGIApp:
         passed = state.options.on_storage_error == "pass"
