@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..http.asgi import route_path
 from .access import Access
 from .callers import set_caller
 from .problems import Problem
@@ -128,7 +129,8 @@ def root_of(request: HTTPConnection) -> str:
 
 
 def _path(request: Request) -> str:
-    return request.url.path.removeprefix(root_of(request)) or "/"
+    # As the routes see it. A URL is put together from the Host header too, which is the caller's to choose.
+    return route_path(request.scope) or "/"
 
 
 def _refused(request: Request, status: HTTPStatus, slug: str, detail: str) -> Response:

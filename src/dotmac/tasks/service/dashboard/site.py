@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from ...errors import DotmacTasksError, EnvironmentFault, InvalidInput, NotStarted, SagaNotFound, SagaStateError
+from ...http.asgi import route_path
 from ...manager import BackgroundOperationsManager
 from ..redaction import Redaction
 from .activity import Activity, StoredCounts
@@ -59,7 +60,7 @@ class Site:
         root = request.scope.get("root_path", "").rstrip("/")
         text = self.templates.get_template(template).render(
             base=root,
-            path=request.url.path.removeprefix(root),
+            path=route_path(request.scope),
             visitor=self.visitor_of(request),
             streams=self.streams,
             **values,
