@@ -10,20 +10,13 @@ from typing import Any
 
 import trio
 
-from ..errors import InvalidInput, LockLost, OutcomeUnknown
+from ..errors import InvalidInput
 from ..idempotency import check_name
 from ..saga.validation import KnownHandlers
 from .context import HandlerContext
+from .unknown_errors import leaves_unknown
 
 HandlerFunction = Callable[..., Any]
-
-DEFAULT_UNKNOWN_ERRORS: tuple[type[Exception], ...] = (
-    TimeoutError,
-    ConnectionError,
-    trio.TooSlowError,
-    trio.BrokenResourceError,
-)
-"""Errors after which nobody knows whether the effect happened: the request may have got through."""
 
 _PARAMETERS_AND_CONTEXT = 2
 
@@ -33,22 +26,19 @@ class Handler:
     """One registered function.
 
     Attributes:
-        unknown_errors: What it raises when it cannot tell whether its effect happened, beside `OutcomeUnknown`
-            and `LockLost`.
+        unknown_errors: What it raises when it cannot tell whether its effect happened; see `leaves_unknown`.
         is_async: Whether it is a coroutine function, so that it matters in which event loop it runs.
     """
 
     name: str
     call: Callable[[dict[str, Any], HandlerContext], Awaitable[Any]]
     function: HandlerFunction
-    unknown_errors: tuple[type[Exception], ...]
+    unknown_errors: tuple[type[Exception], ...] | None
     is_async: bool = False
 
     def leaves_unknown(self, error: BaseException) -> bool:
-        """Whether this error leaves open if the effect happened; a group does if any of its members does."""
-        if isinstance(error, BaseExceptionGroup):
-            return any(self.leaves_unknown(member) for member in error.exceptions)
-        return isinstance(error, (OutcomeUnknown, LockLost, *self.unknown_errors))
+        """Whether this error leaves open if the effect happened."""
+        return leaves_unknown(error, self.unknown_errors)
 
 
 class Handlers:
@@ -80,15 +70,15 @@ def make_handler(
         name: The operation type.
         function: ``async def handler(parameters)`` or ``(parameters, context)``; a plain ``def`` with the same
             arguments runs in a worker thread.
-        unknown_errors: Replaces `DEFAULT_UNKNOWN_ERRORS`.
+        unknown_errors: Those after which nobody knows if it happened; None: time-outs and lost connections.
 
     Raises:
         InvalidInput: It is not callable, or cannot be called with one or two positional arguments.
     """
     check_name("operation_type", name)
     with_context = _takes_context(name, function)
-    unknown = DEFAULT_UNKNOWN_ERRORS if unknown_errors is None else tuple(unknown_errors)
-    for error in unknown:
+    unknown = None if unknown_errors is None else tuple(unknown_errors)
+    for error in unknown or ():
         if not (isinstance(error, type) and issubclass(error, Exception)):
             raise InvalidInput("unknown_errors", f"must hold exception classes, not {error!r}")
     if _is_async(function):
