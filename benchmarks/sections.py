@@ -114,7 +114,7 @@ def of_locks() -> Iterator[Row]:
             continue
         yield Row("locks", f"{own}, one caller, a free lock", each.one, setting="no AOF; acquire and release")
         yield Row("locks", f"{own}, 100 callers, a lock each", each.many, setting="no AOF; acquire and release")
-        setting = f"no AOF; hand-offs; {each.commands:.1f} commands each; p99 from release to grant"
+        setting = f"no AOF; hand-offs; {each.commands:.2g} commands each; p99 from release to grant"
         yield Row("locks", f"{own}, 100 callers, one lock", each.handed, p99_ms=each.p99_ms, setting=setting)
 
 
