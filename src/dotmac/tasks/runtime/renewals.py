@@ -49,6 +49,9 @@ class Renewals(Generic[H]):
         self._wakes_at = math.inf
         self._sooner = trio.Event()
 
+    def __len__(self) -> int:
+        return len(self._held)
+
     def __contains__(self, held: object) -> bool:
         return held in self._held
 
