@@ -89,6 +89,7 @@ def test_a_second_signal_cuts_running_attempts_off(tmp_path: Path, redis_url: st
         assert ended(two, saga_id)["status"] == "completed"
         (failed,) = [entry for entry in events(two, saga_id) if entry["event"] == "step_failed"]
         assert failed["details"]["failure"]["error"] == "Drained"
+        worker.logged("working")  # until then, a signal ends its start
         worker.signal(signal.SIGINT)
         assert worker.ended() == 0
 
