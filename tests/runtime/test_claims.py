@@ -89,10 +89,6 @@ async def test_a_claim_that_another_has_is_lost_once_and_not_asked_for_again(
         assert not await working(scope, 30.0)
         await trio.sleep(30)
         assert node.wire.calls.count("renew_claim") == 1
+        await begin(node, "k", 3.0)
         with pytest.raises(ClaimLost):
-            await begin_and_finish(node, claim)
-
-
-async def begin_and_finish(node: Node, lost: RequestClaim) -> None:
-    await begin(node, "k", 3.0)
-    await node.manager._hosted().requests.finish(lost, b"1", None, patience=0)
+            await node.manager._hosted().requests.finish(claim, b"1", None, patience=0)

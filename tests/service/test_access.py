@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.datastructures import URL
 from starlette.requests import HTTPConnection
 
 from dotmac.tasks import InvalidInput
@@ -92,15 +93,11 @@ async def test_without_a_token_nothing_is_told(headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("host", ["x/static/a?", "x/login#", "127.0.0.1:80/health/live?b"])
-async def test_the_host_that_is_named_opens_no_path(host: str) -> None:
+async def test_the_host_that_is_named_opens_no_path(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As Starlette made URLs before it looked at what the Host header holds.
+    monkeypatch.setattr(HTTPConnection, "url", property(lambda self: URL(f"http://{host}{self.scope['path']}")))
     async with house(access_for(["0.0.0.0:80"], tokens=tokens())) as service:
         problem(await service.client.get("/v1/sagas", headers={"Host": host}), 401, "unauthorized")
-
-
-@pytest.mark.parametrize("path", ["/login%3Fnext", "/health/live%23"])
-async def test_a_path_that_only_begins_like_an_open_one_is_not_open(path: str) -> None:
-    async with house(guarded_access()) as service:
-        problem(await service.client.get(path), 401, "unauthorized")
 
 
 async def test_who_views_changes_nothing() -> None:

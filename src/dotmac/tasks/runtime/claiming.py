@@ -14,6 +14,7 @@ import trio
 from ..errors import ClaimLost, EnvironmentFault
 from ..storage.key_records import IN_PROGRESS, ClaimVerdict, NewRecord
 from ..storage.protocol import StorageProtocol, record_topic
+from .looking import look_or_wait
 
 _LONGEST_POLL = 1.0
 _SIGN_OFF = 1.0  # seconds that one word to the storage may take although its caller was cancelled
@@ -61,20 +62,16 @@ async def _claim(storage: StorageProtocol, wish: ClaimWish, deadline: float) -> 
         verdict = await storage.claim_record(wish.new, token=wish.token, owner=wish.owner, lease=wish.lease)
         return asked_at, verdict
 
-    asked_at, verdict = await ask()
-    while verdict.outcome == IN_PROGRESS and trio.current_time() < deadline:
-        try:
-            async with storage.watch(record_topic(wish.new.key)) as topic:
-                asked_at, verdict = await ask()
-                if verdict.outcome == IN_PROGRESS:
-                    with trio.move_on_at(min(trio.current_time() + _LONGEST_POLL, deadline)):
-                        await topic.wait()
-        except EnvironmentFault:
-            # Perhaps only messages do not come through. Asking tells, and raises if nothing does.
-            asked_at, verdict = await ask()
-            if verdict.outcome == IN_PROGRESS:
-                await trio.sleep_until(min(trio.current_time() + _LONGEST_POLL, deadline))
-    return asked_at, verdict
+    latest = await ask()
+
+    async def settled() -> tuple[float, ClaimVerdict] | None:
+        nonlocal latest
+        latest = await ask()
+        return None if latest[1].outcome == IN_PROGRESS else latest
+
+    while latest[1].outcome == IN_PROGRESS and (left := deadline - trio.current_time()) > 0:
+        await look_or_wait(storage, record_topic(wish.new.key), settled, min(left, _LONGEST_POLL))
+    return latest
 
 
 async def give_back(storage: StorageProtocol, key: str, token: str) -> None:

@@ -6,10 +6,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import trio
 from msgspec.structs import replace
 
-from ..errors import EnvironmentFault, IdempotencyMismatch, InvalidInput, OwnershipLost, SagaNotFound
+from ..errors import IdempotencyMismatch, InvalidInput, OwnershipLost, SagaNotFound
 from ..idempotency import check_name, fingerprint, scope_key
 from ..jsonvalue import encode
 from ..metrics import NEW_METADATA, added_metadata, wanted
@@ -32,6 +31,7 @@ from ..storage.records import Creation, NewSaga, SagaFilter, SagaMeta
 from .entry_ids import fresh_entry_id
 from .environment import SagaEnvironment
 from .handing_over import hand_over
+from .looking import look_or_wait
 from .pages import check_limit
 from .runtime import Runtime
 from .stored_sagas import meta_of, record_of
@@ -153,18 +153,8 @@ class SagaService:
                 await actor.ended.wait()
                 if actor.journal.closed and actor.journal.state.status.is_final:
                     return outcome_view(actor.journal.state)
-            try:
-                async with self._storage.watch(saga_topic(saga_id)) as topic:
-                    ended = await self._ended(saga_id)
-                    if ended is None:
-                        # The poll is for a message that got lost; nothing is decided by the message itself.
-                        with trio.move_on_after(self._environment.settings.poll_interval):
-                            await topic.wait()
-            except EnvironmentFault:
-                # Perhaps only messages do not come through. Looking tells, and raises if nothing does.
-                ended = await self._ended(saga_id)
-                if ended is None:
-                    await trio.sleep(self._environment.settings.poll_interval)
+            poll = self._environment.settings.poll_interval
+            ended = await look_or_wait(self._storage, saga_topic(saga_id), lambda: self._ended(saga_id), poll)
             if ended is not None:
                 return ended
 
