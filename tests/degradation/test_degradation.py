@@ -20,7 +20,7 @@ CLEAR = {
     "gone": "cannot connect|connection .* lost",
     "paused": "did not answer|Timeout",
     "full": "is full: raise its maxmemory",
-    "read-only": "is read-only|is no master any more",
+    "read-only": "is read-only|is no master any more|it said: READONLY",
     "loading": "is still loading|did not answer|cannot connect|connection .* lost",
 }
 

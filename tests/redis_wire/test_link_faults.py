@@ -48,6 +48,17 @@ async def test_nothing_is_repeated_against_the_will(server: Server) -> None:
             await client.run(ECHO, ["runs"], ["again"])
 
 
+async def test_a_second_try_without_an_answer_tells_why_there_was_a_first(server: Server, host: str) -> None:
+    async with (
+        FaultProxy(upstream_of(server)) as proxy,
+        client_of(proxy.url, loop_host=host, socket_timeout=0.5) as client,
+    ):
+        await client.execute("SCRIPT", "FLUSH")
+        proxy.script(Fault.NONE, Fault.STALL_REPLY)
+        with pytest.raises(StorageUnavailable, match=r"did not answer echo .* before that, it said: NOSCRIPT"):
+            await client.run(ECHO, ["runs"], ["first"])
+
+
 async def test_every_second_reply_lost_and_each_call_answered(server: Server, host: str) -> None:
     async with FaultProxy(upstream_of(server)) as proxy, client_of(proxy.url, loop_host=host) as client:
         await client.run(ECHO, ["runs"], ["first"])

@@ -185,7 +185,11 @@ class RedisClient:
             attempt += 1
             if not pinned:
                 link = self._topology.route(call)
-            reply = await link.ask(call)
+            try:
+                reply = await link.ask(call)
+            except StorageUnavailable as failure:
+                # Why it had to be tried again says more than that the last try got no answer.
+                raise StorageUnavailable(f"{failure}; before that, it said: {error}") from failure
             if reply.__class__ is not ErrorReply:
                 return reply
             # Where a preface was refused, its error is the reason of the one that followed.
