@@ -74,7 +74,8 @@ class Fingerprint:
         self._chosen, self._ignored, self._limit = tuple(chosen), tuple(ignored), limit
         self._bytes = sha256()
         self._json = bytearray() if mode == "json" and head.is_json else None
-        boundary = boundary_of(head.content_type) if head.media_type == b"multipart/form-data" else None
+        self._media_type = head.media_type
+        boundary = boundary_of(head.content_type) if self._media_type == b"multipart/form-data" else None
         self._form = None if boundary is None else MultipartDigest(boundary)
 
     def update(self, chunk: bytes) -> None:
@@ -98,7 +99,7 @@ class Fingerprint:
         head = self._head
         kind, digest = self._body()
         path = head.path.encode("utf-8", "surrogatepass")
-        parts = (head.method.encode("utf-8"), path, head.query, head.media_type, kind, digest)
+        parts = (head.method.encode("utf-8"), path, head.query, self._media_type, kind, digest)
         return sha256(netstrings(parts)).hexdigest()
 
     def _body(self) -> tuple[bytes, bytes]:

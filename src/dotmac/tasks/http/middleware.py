@@ -79,8 +79,10 @@ class BackgroundOperationsMiddleware:
     ) -> None:
         self.app = app
         self.manager = manager
-        self._exempt = _checked_paths(exempt_paths)
+        self._exempt = frozenset(_checked_paths(exempt_paths))
+        self._below_exempt = tuple(f"{path}/" for path in self._exempt)
         self._header = _checked_name("idempotency_header", idempotency_header)
+        self._field = self._header.lower().encode()
         self._marker = (_checked_name("cache_hit_header", cache_hit_header).lower().encode(), b"true")
         self._routes = Routes(options or IdempotencyOptions(), routes)
         self._identity = identity
@@ -100,8 +102,9 @@ class BackgroundOperationsMiddleware:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         method: str = scope["method"]
         endpoint = UNKNOWN if method in _SAFE else find_endpoint(scope)
-        options = self._routes.options(method, full_path(scope), overrides_of(endpoint.function, method))
-        state = RequestState(self.manager, options, self._header, partial(self._identify, scope, endpoint))
+        path = full_path(scope)
+        options = self._routes.options(method, path, overrides_of(endpoint.function, method))
+        state = RequestState(self.manager, options, self._header, path, partial(self._identify, scope, endpoint))
         keep_state(scope, state)
         inside = self.app
         if method in options.methods and method not in _SAFE and not (options.exempt or self._is_exempt(scope)):
@@ -122,12 +125,12 @@ class BackgroundOperationsMiddleware:
         self, state: RequestState, identity: Identity, endpoint: Endpoint, call: tuple[Scope, Receive, Send]
     ) -> None:
         scope, receive, send = call
-        options, method, path = state.options, scope["method"], full_path(scope)
+        options, method, path = state.options, scope["method"], state.path
         credentials = credentials_digest(scope["headers"])
         name = record_key(identity, method, path, state.key or "", strict=options.strict, credentials=credentials)
         state.record_key = name
         with BufferedBody() as body:
-            fingerprint = _fingerprint(scope, options)
+            fingerprint = _fingerprint(scope, path, options)
             try:
                 await body.fill(receive, fingerprint.update, options.body_limit)
             except ClientGone:
@@ -155,10 +158,10 @@ class BackgroundOperationsMiddleware:
 
     def _is_exempt(self, scope: Scope) -> bool:
         path = route_path(scope)
-        return any(path == exempt or path.startswith(exempt + "/") for exempt in self._exempt)
+        return path in self._exempt or path.startswith(self._below_exempt)
 
     def _key_of(self, scope: Scope, options: IdempotencyOptions) -> str | None:
-        lines = header_values(scope, self._header.lower().encode())
+        lines = header_values(scope, self._field)
         if not lines:
             if options.required:
                 raise _Refused(problems.key_missing(self._header))
@@ -195,9 +198,9 @@ class _Refused(Exception):
         self.problem = problem
 
 
-def _fingerprint(scope: Scope, options: IdempotencyOptions) -> Fingerprint:
+def _fingerprint(scope: Scope, path: str, options: IdempotencyOptions) -> Fingerprint:
     content_type = b",".join(header_values(scope, b"content-type"))
-    head = RequestHead(scope["method"], full_path(scope), scope.get("query_string", b""), content_type)
+    head = RequestHead(scope["method"], path, scope.get("query_string", b""), content_type)
     return Fingerprint(
         head,
         options.fingerprint,

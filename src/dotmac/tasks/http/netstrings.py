@@ -7,4 +7,4 @@ from collections.abc import Iterable
 
 def netstrings(parts: Iterable[bytes | None]) -> bytes:
     """Each part with its length in front, None apart from any bytes."""
-    return b"".join(b"-," if part is None else b"%d:%b," % (len(part), part) for part in parts)
+    return b"".join([b"-," if part is None else b"%d:%b," % (len(part), part) for part in parts])

@@ -105,11 +105,11 @@ def dump_response(stored: StoredResponse) -> bytes:
     """
     document = _Document(VERSION, stored.status, [_as_text(header) for header in stored.headers], result=stored.result)
     if stored.body is not None:
-        text, encoded = _text_of(stored.body), encode(b64encode(stored.body).decode())
-        if text is not None and len(text) <= len(encoded):
+        text = _text_of(stored.body)
+        if text is not None and len(text) <= _length_in_base64(stored.body):
             document.text = msgspec.Raw(text)
         else:
-            document.base64 = msgspec.Raw(encoded)
+            document.base64 = msgspec.Raw(encode(b64encode(stored.body).decode()))
     return encode(document)
 
 
@@ -183,6 +183,11 @@ def _not_kept(status: int) -> bytes:
 
 def _as_text(header: Header) -> tuple[str, str]:
     return header[0].decode("latin-1"), header[1].decode("latin-1")
+
+
+def _length_in_base64(body: bytes) -> int:
+    """As a JSON string."""
+    return (len(body) + 2) // 3 * 4 + 2
 
 
 def _text_of(body: bytes) -> bytes | None:

@@ -51,6 +51,7 @@ class RequestState:
         manager: Whose runtime the app's requests are bridged into.
         options: Of this request.
         header: The name of the field that carries keys.
+        path: As the client sees it.
         identify: Says whose request it is.
         key: The idempotency key it carries; None: none, or not looked at (an exempt path, a safe method).
         identity: Whose request it is; None: not asked.
@@ -67,6 +68,7 @@ class RequestState:
     manager: BackgroundOperationsManager
     options: IdempotencyOptions
     header: str
+    path: str
     identify: Callable[[], Awaitable[Identity]]
     key: str | None = None
     identity: Identity | None = None

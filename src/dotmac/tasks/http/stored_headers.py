@@ -40,9 +40,12 @@ def storable_headers(headers: Iterable[Header], unstored: Iterable[bytes] = ()) 
         headers: As the application sent them.
         unstored: Names of further headers to leave out.
     """
-    lowered = [(name.lower(), value) for name, value in headers]
-    named = {token.strip().lower() for name, value in lowered if name == b"connection" for token in value.split(b",")}
-    left_out = _NEVER | named | {name.lower() for name in unstored}
-    return tuple(
-        (name, value) for name, value in lowered if name not in left_out and not name.startswith(_NEVER_BY_PREFIX)
-    )
+    left_out = {name.lower() for name in unstored}
+    kept: list[Header] = []
+    for given, value in headers:
+        name = given.lower()
+        if name == b"connection":
+            left_out.update(token.strip().lower() for token in value.split(b","))
+        elif name not in _NEVER and not name.startswith(_NEVER_BY_PREFIX):
+            kept.append((name, value))
+    return tuple([header for header in kept if header[0] not in left_out] if left_out else kept)

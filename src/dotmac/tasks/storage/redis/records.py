@@ -20,6 +20,7 @@ from .scripts import load
 
 _CREATE, _CLAIM, _RENEW = load("record_create"), load("record_claim"), load("record_renew")
 _COMPLETE, _ABANDON = load("record_complete"), load("record_abandon")
+_STATUSES = {status.value.encode(): status for status in OperationStatus}
 
 
 class RedisRecords(RedisCore):
@@ -103,37 +104,28 @@ def decode_record(key: str, flat: list[bytes]) -> IdempotencyRecord:
 
 def decode_fields(key: str, found: dict[bytes, bytes]) -> IdempotencyRecord:
     """A record from its hash."""
-
-    def text(name: bytes) -> str | None:
-        value = found.get(name)
-        return None if value is None else value.decode()
-
-    def raw(name: bytes) -> Raw | None:
-        value = found.get(name)
-        return None if value is None else Raw(value)
-
-    def seconds(name: bytes) -> float:
-        return float(found.get(name, b"0")) / MICROSECONDS
-
+    get = found.get
+    user, error, token, owner, saga = get(b"u"), get(b"er"), get(b"tok"), get(b"own"), get(b"sid")
+    parameters, result = get(b"pa"), get(b"re")
     return IdempotencyRecord(
         key=key,
         tenant_id=found[b"t"].decode(),
-        user_id=text(b"u"),
+        user_id=None if user is None else user.decode(),
         operation_type=found[b"op"].decode(),
         fingerprint=found[b"fp"].decode(),
-        created_at=seconds(b"ca"),
-        expires_at=seconds(b"ex"),
-        status=OperationStatus(found[b"st"].decode()),
-        parameters=raw(b"pa"),
-        result=raw(b"re"),
-        error=text(b"er"),
-        token=text(b"tok"),
-        owner=text(b"own"),
-        claimed_at=seconds(b"cl"),
-        lease_until=seconds(b"lu"),
-        claims=int(found.get(b"n", b"0")),
+        created_at=float(get(b"ca", b"0")) / MICROSECONDS,
+        expires_at=float(get(b"ex", b"0")) / MICROSECONDS,
+        status=_STATUSES[found[b"st"]],
+        parameters=None if parameters is None else Raw(parameters),
+        result=None if result is None else Raw(result),
+        error=None if error is None else error.decode(),
+        token=None if token is None else token.decode(),
+        owner=None if owner is None else owner.decode(),
+        claimed_at=float(get(b"cl", b"0")) / MICROSECONDS,
+        lease_until=float(get(b"lu", b"0")) / MICROSECONDS,
+        claims=int(get(b"n", b"0")),
         explicit=b"xp" in found,
-        saga_id=text(b"sid"),
+        saga_id=None if saga is None else saga.decode(),
     )
 
 
