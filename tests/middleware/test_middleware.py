@@ -24,7 +24,7 @@ from dotmac.tasks import (
 )
 from middleware.apps import answer, app_of
 from middleware.asgi_client import Client
-from runtime.nodes import Node, refuse, until
+from runtime.nodes import Node, at_call, lose_reply, refuse, until
 
 
 class Shop:
@@ -629,6 +629,21 @@ async def test_a_process_that_dies_after_longer_than_the_record_is_kept_has_left
         await trio.sleep(60)
         await shop.node.kill()
         await trio.sleep(5)
+        assert (await other.client.post()).problem == "outcome-unknown"
+    assert (shop.entered, other.entered) == (1, 0)
+
+
+async def test_a_claim_whose_answer_is_lost_hides_no_death_before_it(
+    autojump_clock: MockClock, shared: MemoryStorage, nursery: trio.Nursery
+) -> None:
+    async with Shop(shared) as shop, Shop(shared, options=options(on_storage_error="reject")) as other:
+        shop.hold = trio.Event()
+        nursery.start_soon(shop.node.run, shop.client.post)
+        await until(lambda: shop.entered)
+        await shop.node.kill()
+        await trio.sleep(40)
+        other.node.wire.fault = at_call(0, lose_reply, frozenset({"claim_record"}))
+        assert (await other.client.post()).status == 503  # and the key was given back, as nothing was done under it
         assert (await other.client.post()).problem == "outcome-unknown"
     assert (shop.entered, other.entered) == (1, 0)
 

@@ -159,6 +159,22 @@ async def test_an_abandoned_claim_on_a_created_record_leaves_it_pending(storage:
     assert (await claim(storage, by="b")).outcome == GRANTED
 
 
+async def test_an_abandoned_claim_leaves_the_trace_of_one_that_was_lost_before(
+    storage: StorageProtocol, tick: float
+) -> None:
+    """Else work that somebody may have done would look untouched to whoever comes next."""
+    await claim(storage, lease=tick)
+    await let_time_pass(storage, 2 * tick)
+    for claims, by in ((2, "b"), (3, "c")):
+        verdict = await claim(storage, by=by)
+        assert (verdict.outcome, verdict.record.claims) == (GRANTED, claims)
+        await storage.abandon_claim("key", by)
+        await storage.abandon_claim("key", by)
+        after = await storage.get_record("key")
+        assert after is not None
+        assert (after.status, after.token, after.owner, after.lease_until) == (PENDING, None, None, 0.0)
+
+
 async def test_giving_back_again_does_not_touch_the_next_claim(storage: StorageProtocol) -> None:
     await claim(storage)
     await storage.abandon_claim("key", "a")

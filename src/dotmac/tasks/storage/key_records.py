@@ -20,7 +20,7 @@ class IdempotencyRecord(msgspec.Struct, frozen=True, gc=False, omit_defaults=Tru
         claimed_at: Since when, while in progress.
         lease_until: When the claim may be taken over unless it is renewed.
         claims: How often it was claimed; above 1 an earlier claimant was lost.
-        explicit: Created by `create_record`, so an abandoned claim leaves it pending instead of deleting it.
+        explicit: Created by `create_record`, so an abandoned claim always leaves it pending.
         saga_id: The saga that carries the operation out; such a record is never taken over.
     """
 

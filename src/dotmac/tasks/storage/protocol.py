@@ -78,9 +78,10 @@ class RecordStore(Protocol):
         ...
 
     async def abandon_claim(self, key: str, token: str) -> None:
-        """Give the claim back: nothing was done. A record that a claim created goes, one created before is pending.
+        """Give the claim back: nothing was done under it. No error if it is given back already.
 
-        No error if it is given back already.
+        A record that was created before is pending then. One that this claim created goes; if an earlier claim had
+        created it and was lost, it is pending, and the next claim still counts the lost one.
 
         Raises:
             ClaimLost: The claim is another's or completed, or a saga took it over; nothing changed.

@@ -101,7 +101,8 @@ class MemoryRecords(MemoryCore):
         if record is None or record.status is OperationStatus.PENDING:
             return
         record = self._held(key, token)
-        if record.explicit:
+        # That an earlier claim was lost stays known: whoever comes next must not take the work for untouched.
+        if record.explicit or record.claims > 1:
             self.put_record(replace(record, status=OperationStatus.PENDING, token=None, owner=None, lease_until=0.0))
         else:
             del self._records[key]
