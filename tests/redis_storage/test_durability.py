@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -13,7 +13,7 @@ import trio
 from dotmac.tasks.errors import InvalidInput, StorageMisconfigured, StorageUnavailable
 from dotmac.tasks.storage.records import SagaFilter
 from dotmac.tasks.storage.redis import RedisStorage
-from storage.stored import RUNNING, entry, put_saga
+from storage.stored import LONG, RUNNING, adoption, claim, done, entry, lock, new_record, new_saga, put_saga
 from support.processes import wait_until
 from support.servers import DEBIAN_REDIS, Server, standalone
 
@@ -118,6 +118,41 @@ async def test_a_write_that_no_replica_has_is_not_acknowledged_and_can_be_sent_a
             record = await storage.load_saga(meta.saga_id)
             assert record is not None
             assert [line.entry_id for line in record.journal][1:] == [begun.entry_id]
+
+
+async def test_what_is_sent_again_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A WAIT speaks of its connection's writes: one behind a repetition that wrote nothing would say nothing."""
+    same = uuid4()
+    monkeypatch.setattr("dotmac.tasks.storage.redis.records.uuid4", lambda: same)
+    with standalone(aof=True) as primary, standalone() as replica:
+        replica.cli("REPLICAOF", primary.host, str(primary.port))
+        wait_until(lambda: "state=online" in str(primary.cli("INFO", "replication")), what="the replica follows")
+        storage = _storage(primary)
+        async with storage.opened():
+            owned, released = await put_saga(storage, owner="w1"), await put_saga(storage, owner="w1")
+            created, begun, adopted = new_saga(storage, owner="w1"), entry(owned), adoption(owned)
+            sent: dict[str, Callable[[], Awaitable[object]]] = {
+                "create_record": lambda: storage.create_record(new_record("created")),
+                "claim_record": lambda: claim(storage),
+                "renew_claim": lambda: storage.renew_claim("key", "a", LONG),
+                "complete_record": lambda: storage.complete_record(done()),
+                "create_saga": lambda: storage.create_saga(created),
+                "append": lambda: storage.append(begun),
+                "release_saga": lambda: storage.release_saga(released.saga_id, released.epoch, None),
+                "adopt_saga": lambda: storage.adopt_saga(adopted),
+                "request_lock": lambda: storage.request_lock(lock("a")),
+                "extend_lock": lambda: storage.extend_lock("lock", "a", LONG),
+            }
+            for verb, send in sent.items():
+                await send()
+                before = _offset(primary)
+                await send()
+                assert _offset(primary) > before, verb
+
+
+def _offset(server: Server) -> int:
+    """How much the server has told its replicas."""
+    return int(str(server.cli("INFO", "replication")).partition("master_repl_offset:")[2].partition("\r")[0])
 
 
 async def test_connections_that_are_cut_lose_no_held_reply(everysec: Server) -> None:

@@ -18,7 +18,11 @@ if ARGV[8] ~= '' then
   end
 end
 local held = l[1] and tonumber(l[2]) > now
-if held and l[1] == ARGV[2] then return {'granted', l[3] - l[4] + 1, tonumber(l[2])} end
+if held and l[1] == ARGV[2] then
+  -- Written once more, so that a WAIT or WAITAOF behind this call speaks of the grant too.
+  redis.call('HSET', KEYS[1], 'tok', ARGV[2])
+  return {'granted', l[3] - l[4] + 1, tonumber(l[2])}
+end
 local head, till
 while true do
   head = redis.call('ZRANGE', KEYS[2], 0, 0)[1]

@@ -6,7 +6,11 @@ local s = redis.call('HMGET', KEYS[1], 'e', 'o', 'pk', 'xe')
 if not s[1] then return {'gone'} end
 if s[1] ~= ARGV[2] then return {'stale', s[1], s[2] or ''} end
 -- Sent again: what was asked of the saga in the meantime (a cancel made it due, say) stays.
-if not s[2] then return 'ok' end
+if not s[2] then
+  -- Written once more, so that a WAIT or WAITAOF behind this call speaks of the release too.
+  redis.call('HSET', KEYS[1], 'e', s[1])
+  return 'ok'
+end
 redis.call('ZREM', KEYS[2], s[2] .. '\0' .. s[3] .. '\0' .. ARGV[1])
 redis.call('HDEL', KEYS[1], 'o')
 local t = redis.call('TIME')
