@@ -27,8 +27,9 @@ MICROSECONDS = 1_000_000
 class RedisCore:
     """The client while the storage is open, and the clock.
 
-    The server's time is known from replies that carry it: an offset to trio's clock, measured in the middle of the
-    round trip, so it is wrong by at most half of it.
+    The server's time is known from replies that carry it, as an offset to trio's clock. A reply may have been long on
+    its way, so the clock can be behind; it is never ahead. Behind, a lease is taken for over a little late; ahead, it
+    would be taken for over while its holder works.
     """
 
     def __init__(self) -> None:
@@ -54,10 +55,10 @@ class RedisCore:
         """Listen to a topic while inside."""
         return self.client.watch(self.layout.channel(topic))
 
-    def tell_time(self, microseconds: int, asked_at: float) -> float:
-        """Take the server's time out of a reply to what was asked at that moment of trio's clock; in seconds."""
+    def tell_time(self, microseconds: int) -> float:
+        """Take the server's time out of a reply that has just come; in seconds."""
         seconds = microseconds / MICROSECONDS
-        self._offset = seconds - (asked_at + trio.current_time()) / 2
+        self._offset = seconds - trio.current_time()
         return seconds
 
     def _here(self) -> tuple[RedisClient, Layout]:

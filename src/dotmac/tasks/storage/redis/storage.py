@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import trio
-
 from dotmac.tasks.models import Finding
 
 from ..seed import SeedMethods
@@ -95,9 +93,8 @@ class RedisStorage(RedisSearch, RedisKeySearch, RedisLocks, SeedMethods):
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:
         async with connected(self._target) as (client, layout):
-            asked_at = trio.current_time()
             seconds, micro = await client.execute("TIME", repeatable=True)
-            self.tell_time(int(seconds) * MICROSECONDS + int(micro), asked_at)
+            self.tell_time(int(seconds) * MICROSECONDS + int(micro))
             self._opened = (client, layout)
             self.look_anew()
             try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import trio
-
 from dotmac.tasks.errors import OwnershipLost
 
 from ...jsonvalue import decode, encode
@@ -21,20 +19,18 @@ class RedisWorkers(RedisCore):
     @verb
     async def register_worker(self, worker_id: str, lease: float, info: dict[str, str]) -> float:
         """See `WorkerStore`."""
-        asked_at = trio.current_time()
         keys = [self.layout.leases, self.layout.infos]
         at: int = await self.client.run(_REGISTER, keys, [worker_id, micros(lease), encode(info)])
-        return self.tell_time(at, asked_at)
+        return self.tell_time(at)
 
     @verb
     async def renew_worker(self, worker_id: str, lease: float) -> Renewal:
         """See `WorkerStore`."""
-        asked_at = trio.current_time()
         keys = [self.layout.leases, self.layout.cancels(worker_id)]
         reply = await self.client.run(_RENEW, keys, [worker_id, micros(lease)])
         if not reply:
             raise OwnershipLost(f"the lease of worker {worker_id} is over")
-        return Renewal(self.tell_time(reply[0], asked_at), sorted(saga_id.decode() for saga_id in reply[1]))
+        return Renewal(self.tell_time(reply[0]), sorted(saga_id.decode() for saga_id in reply[1]))
 
     @verb
     async def retire_worker(self, worker_id: str) -> None:
