@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 import pytest
+import trio
 
 from dotmac.tasks.errors import InvalidInput
 from dotmac.tasks.storage.key_records import NewRecord
@@ -41,6 +42,36 @@ async def test_records_of_all_nodes_of_a_cluster_are_listed() -> None:
             assert (await _listed(storage))[0] == sorted(keys)
 
 
+async def test_records_of_a_slot_that_was_moved_are_listed_at_once() -> None:
+    with cluster(3) as nodes:
+        storage = RedisStorage(nodes.url.replace("redis://", "redis+cluster://"), partitions=1)
+        async with storage.opened():
+            keys = await _filled(storage, 20)
+            slot = storage.layout.partitions[0].slot
+            target = nodes.other_than(nodes.owner_of(slot))
+            await trio.to_thread.run_sync(nodes.migrate, slot, target)
+            assert (await _listed(storage, 100))[0] == sorted(keys)
+
+
+@pytest.mark.parametrize("limit", [1, 20, 70])
+async def test_what_stays_is_listed_although_what_was_shown_goes(limit: int) -> None:
+    """Where keys are gone, a step that is made again goes further than it did."""
+    with standalone() as server:
+        storage = RedisStorage(server.url)
+        async with storage.opened():
+            stays = await _filled(storage, 20 * limit + 100)
+            seen: set[str] = set()
+            page = await storage.list_records(None, limit)
+            while page.cursor is not None:
+                shown = [record.key for record in page.records]
+                seen.update(shown)
+                for key in shown[::3]:
+                    await storage.delete_record(key)
+                    stays.discard(key)
+                page = await storage.list_records(None, limit, page.cursor)
+            assert stays <= seen | {record.key for record in page.records}
+
+
 async def test_namespaces_whose_names_look_alike_are_kept_apart() -> None:
     with standalone() as server:
         for prefix in ("a", "a*", "*", "a:p00", "[a]", "a?", "aa"):
@@ -71,7 +102,9 @@ async def test_a_page_does_not_look_through_everything(monkeypatch: pytest.Monke
             assert pages > 5
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "1", "1.2", "-1.0.", "1.x.", "9999.0.", f"0.{2**64}."])
+@pytest.mark.parametrize(
+    "cursor", ["", "x", "1", "1.2", "1.2.", "-1.0.0.", "1.x.0.", "9999.0.0.", f"0.{2**64}.0.", f"0.0.{2**64}."]
+)
 async def test_a_cursor_that_no_page_gave_is_refused(cursor: str) -> None:
     with standalone() as server:
         storage = RedisStorage(server.url)

@@ -2,11 +2,13 @@
 
 There is no index of them: it would have to be written with each claim, and lists are for people who look now and then.
 So the server's keys are gone through by SCAN, in steps that keep nobody waiting. On a single server one pass finds the
-records of all partitions; in a Cluster there is a pass for each partition, on the node that serves it.
+records of all partitions; in a Cluster there is a pass for each partition, on the node that serves it. While a
+partition's slot moves from one node to another, the part that is on the other node is not seen.
 
-SCAN gives every key that is there from beginning to end, some perhaps twice. A page may end in the middle of a step:
-the cursor then names the step and the last key of it, and the step is made again, sorted, for the next page. Only
-where the server shrank its table between the two pages could a key be missed.
+SCAN gives every key that is there from beginning to end, some perhaps twice. A step that has more than a page has room
+for is made again as a smaller one, so pages end between two steps. Only where the smallest is still too large does a
+page end within one: its cursor names the last key that was shown, and where the step ended. Should it end elsewhere
+when it is made again for the next page, it has met keys that this page did not, and is shown from its beginning.
 """
 
 from __future__ import annotations
@@ -21,24 +23,30 @@ from ..key_records import RecordHead, RecordPage
 from .core import MICROSECONDS, verb
 from .layout import RECORDS
 from .records import RedisRecords
+from .scripts import load
 from .together import all_at_once
 
+_NAMES = load("record_names")
 _STEP = 500  # keys that the server looks at in one go
 _MOST_STEPS = 200  # per page: a page may be empty, but it does not take for ever
 _FIELDS = ("t", "u", "op", "st", "ca", "ex", "own", "n", "sid")
 _LARGEST_SCAN = 2**64 - 1
-_CURSOR = re.compile(r"(\d{1,3})\.(\d{1,20})\.(.*)", re.DOTALL)
+_CURSOR = re.compile(r"(\d{1,3})\.(\d{1,20})\.(\d{1,20})\.(.*)", re.DOTALL)
 
 
 class _Place(NamedTuple):
-    """How far a list has come: the pass, SCAN's own cursor, and the last key of the step that was shown."""
+    """How far a list has come: the pass, and where its next step begins.
+
+    Of a step that was shown in part: where it ended, and its last key that was shown.
+    """
 
     number: int = 0
     scan: int = 0
+    end: int = 0
     after: bytes = b""
 
     def __str__(self) -> str:
-        return f"{self.number}.{self.scan}.{self.after.decode()}"
+        return f"{self.number}.{self.scan}.{self.end}.{self.after.decode()}"
 
 
 class RedisKeySearch(RedisRecords):
@@ -50,22 +58,29 @@ class RedisKeySearch(RedisRecords):
         place = _place(cursor)
         passes = self._passes()
         page: list[RecordHead] = []
+        most = _STEP if tenant_id is not None else min(limit, _STEP)
+        count = 1 if place.after else most
         for _ in range(_MOST_STEPS):
             if place.number >= len(passes):
                 return RecordPage(page, None)
+            if len(page) == limit:
+                break
             key, pattern = passes[place.number]
-            scanned, found = await self.client.execute(
-                "SCAN", place.scan, "MATCH", pattern, "COUNT", _STEP, key=key, repeatable=True
-            )
-            names = sorted({name for name in found if name > place.after})
-            for name, head in zip(names, await all_at_once(self._head, names), strict=True):
-                if head is not None and tenant_id in (None, head.tenant_id):
-                    if len(page) == limit:
-                        return RecordPage(page, str(place))
-                    page.append(head)
-                place = place._replace(after=name)
+            scanned, found = await self.client.run(_NAMES, [key], [place.scan, pattern, count], durable=False)
             following = int(scanned)
-            place = _Place(place.number, following) if following else _Place(place.number + 1)
+            names = sorted({name for name in found if following != place.end or name > place.after})
+            heads = [head for head in await all_at_once(self._head, names) if head is not None]
+            wanted = [head for head in heads if tenant_id in (None, head.tenant_id)]
+            room = limit - len(page)
+            if len(wanted) <= room:
+                page += wanted
+                place = _Place(place.number, following) if following else _Place(place.number + 1)
+                count = most
+            elif count > 1:
+                count //= 2
+            else:
+                page += wanted[:room]
+                place = place._replace(end=following, after=self._record_key(page[-1].key))
         return RecordPage(page, str(place))
 
     def _passes(self) -> list[tuple[bytes, bytes]]:
@@ -99,9 +114,9 @@ def _place(cursor: str | None) -> _Place:
     if cursor is None:
         return _Place()
     match = _CURSOR.fullmatch(cursor)
-    if match is None or int(match[2]) > _LARGEST_SCAN:
+    if match is None or max(int(match[2]), int(match[3])) > _LARGEST_SCAN:
         raise InvalidInput("cursor", f"is not one that a page of this list gave: {cursor!r:.80}")
-    return _Place(int(match[1]), int(match[2]), match[3].encode())
+    return _Place(int(match[1]), int(match[2]), int(match[3]), match[4].encode())
 
 
 def _literally(name: bytes) -> bytes:
