@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 import msgspec
+import trio
 
-from ..errors import InvalidInput, LockLost, SagaNotFound, SagaStateError
+from ..errors import EnvironmentFault, InvalidInput, LockLost, SagaNotFound, SagaStateError
 from ..idempotency import fingerprint
 from ..jsonvalue import check_json, decode, encode
 from ..models import OperationStatus
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         async def add_note(self, saga_id: str, entry: bytes) -> bool: ...
 
 
+_SIGN_OFF = 1.0  # seconds that one word to the storage may take although its caller was cancelled
 _ANY_HANDLER = KnownHandlers(operations=None, compensations=None)
 
 
@@ -133,7 +136,13 @@ class SeedMethods:
     async def acquire_lock(self: Any, key: str, timeout_seconds: float) -> bool:
         """Take the lock for `timeout_seconds` if it is free; False if somebody holds it. Does not wait."""
         token = uuid4().hex
-        granted = await self.request_lock(LockRequest(key, token, timeout_seconds, owner="storage"))
+        try:
+            granted = await self.request_lock(LockRequest(key, token, timeout_seconds, owner="storage"))
+        except BaseException:
+            # The answer was lost, or we were cancelled before it came: it may have been granted.
+            with trio.move_on_after(_SIGN_OFF, shield=True), suppress(EnvironmentFault):
+                await self.free_lock(key, token)
+            raise
         if isinstance(granted, LockGrant):
             self._seed_locks[key] = token
         return isinstance(granted, LockGrant)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ...models import Finding, Verdict
+from ..records import Purged
 from ..seed import SeedMethods
 from .locks import MemoryLocks
 from .records import MemoryRecords
@@ -26,6 +27,11 @@ class MemoryStorage(MemorySagas, MemoryRecords, MemoryWorkers, MemoryLocks, Seed
         MemorySagas.__init__(self)
         MemoryLocks.__init__(self)
         SeedMethods.__init__(self)
+
+    async def purge(self, limit: int) -> Purged:
+        """See `StorageProtocol`."""
+        self.forget_ended_locks()
+        return await super().purge(limit)
 
     async def examine(self) -> list[Finding]:
         """See `StorageProtocol`."""

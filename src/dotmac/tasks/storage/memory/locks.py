@@ -98,14 +98,9 @@ class MemoryLocks(MemoryCore):
     @verb
     def list_locks(self, limit: int) -> list[LockRecord]:
         """See `LockStore`."""
-        held = []
-        for name in sorted(self._locks):
-            lock = self._locks[name]
-            self._tidy(lock)
-            if lock.token is not None:
-                held.append(_record(name, lock, lock.token))
-            self._forget_idle(name, lock)
-        return held[:limit]
+        self.forget_ended_locks()
+        held = [(name, lock) for name, lock in sorted(self._locks.items()) if lock.token is not None]
+        return [_record(name, lock, lock.token or "") for name, lock in held[:limit]]
 
     @verb
     def look_at_lock(self, name: str, limit: int) -> LockState:
@@ -115,6 +110,12 @@ class MemoryLocks(MemoryCore):
         held = None if lock.token is None else _record(name, lock, lock.token)
         queue = [LockWaiting(waiter.owner, waiter.since, waiter.until) for waiter in lock.queue.values()]
         return LockState(held, queue[:limit], len(queue))
+
+    def forget_ended_locks(self) -> None:
+        """Drop locks that nobody holds or waits for any more, if nobody gave them up."""
+        for name, lock in tuple(self._locks.items()):
+            self._tidy(lock)
+            self._forget_idle(name, lock)
 
     def _tidy(self, lock: _Lock) -> float:
         """Drop what has run out: the lease, and places of waiters that did not come back. Gives the time."""

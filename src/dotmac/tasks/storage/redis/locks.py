@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from dotmac.tasks.errors import LockLost
 
 from ..records import LockGrant, LockQueued, LockRecord, LockRequest, LockState, LockWaiting
@@ -10,6 +12,9 @@ from .core import MICROSECONDS, RedisCore, fields_of, micros, verb
 from .layout import Partition
 from .scripts import load
 from .together import all_at_once
+
+_LOOKED_AT = 100  # locks at a time
+_calls = itertools.count()
 
 _REQUEST, _EXTEND, _FREE, _LOOK = load("lock_request"), load("lock_extend"), load("lock_free"), load("lock_look")
 
@@ -53,7 +58,8 @@ class RedisLocks(RedisCore):
         """See `LockStore`."""
         partition = self.layout.of_key(name)
         keys = [*partition.lock(name), partition.held]
-        return bool(await self.client.run(_FREE, keys, [name, token], slot=partition.slot))
+        call = f"{token} {next(_calls)}"
+        return bool(await self.client.run(_FREE, keys, [name, token, call], slot=partition.slot))
 
     @verb
     async def look_at_lock(self, name: str, limit: int) -> LockState:
@@ -67,19 +73,34 @@ class RedisLocks(RedisCore):
     @verb
     async def list_locks(self, limit: int) -> list[LockRecord]:
         """See `LockStore`."""
-        lowest = micros(self.now())
+        await self.forget_ended_locks()
 
-        async def held_in(partition: Partition) -> list[LockRecord]:
+        async def held_in(partition: Partition) -> list[bytes]:
+            names: list[bytes] = await self.client.execute(
+                "ZRANGE", partition.held, 0, -1, key=partition.held, repeatable=True
+            )
+            return names
+
+        parts = await all_at_once(held_in, list(self.layout.partitions))
+        names = sorted([name.decode() for part in parts for name in part])
+        found: list[LockRecord] = []
+        while names and len(found) < limit:
+            locks = await all_at_once(self._listed, names[:_LOOKED_AT])
+            found += [lock for lock in locks if lock is not None]
+            del names[:_LOOKED_AT]
+        return found[:limit]
+
+    async def forget_ended_locks(self) -> None:
+        """Take locks whose lease is over out of the list of those that are held."""
+        before = micros(self.now())
+
+        async def forget(partition: Partition) -> None:
             held = partition.held
-            await self.client.execute("ZREMRANGEBYSCORE", held, "-inf", lowest, key=held, repeatable=True)
-            names = await self.client.execute("ZRANGE", held, 0, limit - 1, key=held, repeatable=True)
-            return [lock for lock in await all_at_once(self._listed, names) if lock is not None]
+            await self.client.execute("ZREMRANGEBYSCORE", held, "-inf", before, key=held, repeatable=True)
 
-        found = [lock for locks in await all_at_once(held_in, list(self.layout.partitions)) for lock in locks]
-        return sorted(found, key=lambda lock: lock.name)[:limit]
+        await all_at_once(forget, list(self.layout.partitions))
 
-    async def _listed(self, raw: bytes) -> LockRecord | None:
-        name = raw.decode()
+    async def _listed(self, name: str) -> LockRecord | None:
         lock, queue, _ = self.layout.of_key(name).lock(name)
         fields = await self.client.execute("HGETALL", lock, key=lock, repeatable=True)
         waiters = await self.client.execute("ZCARD", queue, key=queue, repeatable=True)

@@ -19,7 +19,7 @@ from .script import Script
 from .scripts import load
 
 _CREATE, _CLAIM, _RENEW = load("record_create"), load("record_claim"), load("record_renew")
-_COMPLETE, _ABANDON = load("record_complete"), load("record_abandon")
+_COMPLETE, _ABANDON, _DELETE = load("record_complete"), load("record_abandon"), load("record_delete")
 _STATUSES = {status.value.encode(): status for status in OperationStatus}
 
 
@@ -86,8 +86,9 @@ class RedisRecords(RedisCore):
     async def delete_record(self, key: str) -> None:
         """Forget the record."""
         name = self._record_key(key)
-        await self.client.execute("DEL", name, key=name, repeatable=True)
-        await self.client.execute("PUBLISH", self.layout.channel(record_topic(key)), "", repeatable=True)
+        made_at: bytes | None = await self.client.execute("HGET", name, "ca", key=name, repeatable=True)
+        if made_at is not None:  # told apart by it from a record that is made before a lost reply is asked for again
+            await self._run(_DELETE, key, [made_at, self.layout.channel(record_topic(key))])
 
     def _run(self, script: Script, key: str, args: Sequence[Argument]) -> Coroutine[Any, Any, Any]:
         partition = self.layout.of_key(key)

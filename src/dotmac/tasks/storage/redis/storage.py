@@ -10,6 +10,7 @@ from typing import Any
 
 from dotmac.tasks.models import Finding
 
+from ..records import Purged
 from ..seed import SeedMethods
 from .connecting import Fsync, Target, connected
 from .core import MICROSECONDS
@@ -89,6 +90,11 @@ class RedisStorage(RedisSearch, RedisKeySearch, RedisLocks, SeedMethods):
     async def examine(self) -> list[Finding]:
         """See `StorageProtocol`."""
         return await examine(self._target)
+
+    async def purge(self, limit: int) -> Purged:
+        """See `StorageProtocol`."""
+        await self.forget_ended_locks()
+        return await super().purge(limit)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[None]:

@@ -48,13 +48,19 @@ if not held and (not head or head == ARGV[2]) then
   return {'granted', fence, ends}
 end
 if ARGV[5] ~= '' then
-  if not redis.call('ZSCORE', KEYS[2], ARGV[2]) then
+  local before, since = string.match(redis.call('HGET', KEYS[3], ARGV[2]) or '', '^(%d+) (%d+) ')
+  -- Whose place ran out comes last.
+  if not before or tonumber(before) <= now then
     redis.call('ZADD', KEYS[2], redis.call('HINCRBY', KEYS[1], 'tk', 1), ARGV[2])
+    since = string.format('%.0f', now)
   end
-  local since = string.match(redis.call('HGET', KEYS[3], ARGV[2]) or '', '^%d+ (%d+) ') or string.format('%.0f', now)
   redis.call('HSET', KEYS[3], ARGV[2],
     string.format('%.0f', now + ARGV[5]) .. ' ' .. since .. ' ' .. ARGV[6] .. '\n' .. ARGV[4])
-  for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], idle + math.ceil(ARGV[5] / 1000)) end
+  local keep = idle + math.ceil(ARGV[5] / 1000)
+  redis.call('PEXPIRE', KEYS[2], keep)
+  redis.call('PEXPIRE', KEYS[3], keep)
+  -- The lock itself outlives its lease, whoever waits for it.
+  redis.call('PEXPIRE', KEYS[1], math.max(keep, held and idle + math.ceil((l[2] - now) / 1000) or 0))
   if not head then head = ARGV[2] end
 end
 if not held and head then
