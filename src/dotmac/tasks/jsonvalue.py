@@ -62,7 +62,7 @@ def _check(value: Any, path: str, depth: int) -> None:
 
 
 def _scalar_problem(value: Any) -> str | None:
-    if isinstance(value, str) and not _is_text(value):
+    if isinstance(value, str) and not is_text(value):
         return "the string holds half a surrogate pair, which is no character"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value} is not a JSON number; pass null or a string"
@@ -73,7 +73,7 @@ def _scalar_problem(value: Any) -> str | None:
 
 def _check_object(value: dict[Any, Any], path: str, depth: int) -> None:
     for key, item in value.items():
-        if type(key) is not str or not (key.isascii() or _is_text(key)):
+        if type(key) is not str or not (key.isascii() or is_text(key)):
             raise InvalidInput(path, f"the key {key!r:.80} is not a string of characters")
         # What most items are can be told without a call, and without making their path.
         kind = type(item)
@@ -85,7 +85,7 @@ def _check_object(value: dict[Any, Any], path: str, depth: int) -> None:
         _check(item, f"{path}.{key}", depth + 1)
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
     """Whether UTF-8 can carry it: half a surrogate pair, as from `os.fsdecode`, it cannot."""
     try:
         value.encode()

@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
+from .bounds import MAX_SECONDS
+
 _MAX_RETRIES = 1_000_000
-_MAX_SECONDS = 1e9  # some thirty years; what is not finite would be written to the journal as null and never read again
 _MAX_MULTIPLIER = 1000
 _MAX_EXPONENT = 63  # 2.0**63 s is far beyond any cap; the largest power, 1000.0**63, still fits a float
 
@@ -43,8 +44,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         """
         if not _within(self.max_retries, 0, _MAX_RETRIES, int):
             return "max_retries", f"must be 0 or more, an integer up to {_MAX_RETRIES}, not {self.max_retries!r:.80}"
-        if not _within(self.max_delay, 0, _MAX_SECONDS):
-            return "max_delay", f"must be a number of seconds from 0 to {_MAX_SECONDS:.0e}, not {self.max_delay!r:.80}"
+        if not _within(self.max_delay, 0, MAX_SECONDS):
+            return "max_delay", f"must be a number of seconds from 0 to {MAX_SECONDS:.0e}, not {self.max_delay!r:.80}"
         if not _within(self.initial_delay, 0, self.max_delay):
             wanted = f"between 0 and max_delay ({self.max_delay})"
             return "initial_delay", f"must lie {wanted}, not {self.initial_delay!r:.80}"

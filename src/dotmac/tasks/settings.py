@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from .bounds import MAX_SECONDS
 from .errors import InvalidInput
 
 PREFIX = "DOTMAC_TASKS_"
@@ -45,7 +45,7 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             if field.name != "redis_url":
-                _check_positive(field.name, getattr(self, field.name))
+                _check_number(field.name, getattr(self, field.name))
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **explicit: Any) -> Settings:
@@ -75,10 +75,10 @@ def _number(variable: str, text: str) -> float:
         value = float(text)
     except ValueError:
         raise InvalidInput(variable, f"must be a number, not {text!r}") from None
-    _check_positive(variable, value)
+    _check_number(variable, value)
     return value
 
 
-def _check_positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise InvalidInput(name, f"must be a number greater than 0, not {value!r}")
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SECONDS:
+        raise InvalidInput(name, f"must be a number greater than 0, {MAX_SECONDS:.0e} at most, not {value!r}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from ..bounds import MAX_SECONDS
 from ..errors import InvalidInput
 from .fingerprint import CANONICAL_LIMIT, FingerprintMode
 from .keys import MAX_KEY_LENGTH
@@ -127,9 +127,10 @@ class IdempotencyOptions:
         if name == "ttl" and value is None:
             return
         fits = (
-            type(value) in {int, float} and math.isfinite(value) and (value > 0 or (value == 0 and name in _FROM_ZERO))
+            type(value) in {int, float} and value <= MAX_SECONDS and (value > 0 or (value == 0 and name in _FROM_ZERO))
         )
-        _require(name, fits, "seconds, from 0 on" if name in _FROM_ZERO else "seconds, more than 0", value)
+        least = "from 0 on" if name in _FROM_ZERO else "more than 0"
+        _require(name, fits, f"seconds, {least}, {MAX_SECONDS:.0e} at most", value)
 
     def _settle_names(self) -> None:
         for name in _NAMES:

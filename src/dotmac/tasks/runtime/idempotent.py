@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+from ..bounds import MAX_SECONDS, check_encodable
 from ..errors import (
     ClaimLost,
     IdempotencyInProgress,
@@ -62,8 +63,10 @@ class IdempotentOperations:
         tenant_id, user_id, operation_type = names
         check_request(tenant_id, user_id, operation_type, parameters)
         ttl = self._environment.settings.default_ttl if ttl is None else ttl
-        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl < float("inf"):
-            raise InvalidInput("ttl", f"must be a number of seconds greater than 0, not {ttl!r}")
+        if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl <= MAX_SECONDS:
+            raise InvalidInput(
+                "ttl", f"must be a number of seconds greater than 0, {MAX_SECONDS:.0e} at most, not {ttl!r}"
+            )
         new = NewRecord(
             key=derive_key(*names, parameters) if key is None else scope_key(tenant_id, key),
             tenant_id=tenant_id,
@@ -86,7 +89,12 @@ class IdempotentOperations:
         return key_view(record)
 
     async def check(self, key: str) -> IdempotencyKey | None:
-        """The key as it stands, or None if there is none."""
+        """The key as it stands, or None if there is none.
+
+        Raises:
+            InvalidInput: It cannot be one.
+        """
+        check_encodable("key", key)
         record = await self._storage.get_record(key)
         return None if record is None else key_view(record)
 
@@ -106,6 +114,7 @@ class IdempotentOperations:
         if error is not None and not isinstance(error, str):
             raise InvalidInput("error", f"must be a string or None, not {type(error).__name__}")
         check_json(result, "result")
+        check_encodable("key", key)
         before = await self._storage.get_record(key)
         if before is None:
             raise IdempotencyKeyNotFound(f"there is no idempotency key {key!r}, or it has expired")

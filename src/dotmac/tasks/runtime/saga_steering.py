@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..bounds import check_reason
 from ..errors import InvalidInput, OwnershipLost, SagaStateError
 from ..models import OperationStatus
 from ..saga.events import SagaResumed
@@ -33,7 +34,9 @@ class SagaSteering:
         Raises:
             SagaNotFound: There is no such saga.
             SagaStateError: It has ended, or is past the point of no return.
+            InvalidInput: The reason cannot be journaled.
         """
+        check_reason(reason)
         meta = await meta_of(self._storage, saga_id)
         if meta.status is OperationStatus.FAILED:
             await self._turn_parked_back(saga_id, reason)
@@ -49,10 +52,11 @@ class SagaSteering:
         """Let a parked saga go on from where it failed, or forward again from a step, with fresh attempts.
 
         Raises:
-            InvalidInput: There is no step of this name.
+            InvalidInput: There is no step of this name, or the reason cannot be journaled.
             SagaNotFound: There is no such saga.
             SagaStateError: It is not parked, or cannot go on from this step.
         """
+        check_reason(reason)
         if from_step is None:
             meta = await meta_of(self._storage, saga_id)
             _check_parked(meta)

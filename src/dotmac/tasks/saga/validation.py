@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ..bounds import MAX_SECONDS
 from ..errors import InvalidInput, UnknownOperation
 from ..idempotency import check_name
 from ..jsonvalue import check_json, encode
@@ -24,7 +25,6 @@ from .references import REFERENCE_MARK, find_references
 _RETRY = RetryPolicy()
 MAX_STEPS = 1000
 MAX_PRIORITY = 1000
-MAX_SECONDS = 1e9  # some thirty years; a deadline much further off would be no date any more
 
 
 @dataclass(frozen=True, slots=True)

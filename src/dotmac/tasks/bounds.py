@@ -1,0 +1,36 @@
+"""What no number of seconds and no text may exceed. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .errors import InvalidInput
+from .jsonvalue import is_text
+
+MAX_SECONDS = 1e9
+"""Some thirty years. A time much further off would be no date any more, and not finite is no number in a journal."""
+
+MAX_REASON = 2000
+
+
+def check_encodable(field: str, value: Any) -> None:
+    """Refuse what no storage can have as a key.
+
+    Raises:
+        InvalidInput: It is no string, or not one that UTF-8 can carry.
+    """
+    if not isinstance(value, str):
+        raise InvalidInput(field, f"must be a string, not {type(value).__name__}")
+    if not is_text(value):
+        raise InvalidInput(field, "holds half a surrogate pair, which is no character")
+
+
+def check_reason(value: Any) -> None:
+    """Refuse what cannot be journaled as the reason for what an operator does.
+
+    Raises:
+        InvalidInput: It is no string, too long, or not one that UTF-8 can carry.
+    """
+    check_encodable("reason", value)
+    if len(value) > MAX_REASON:
+        raise InvalidInput("reason", f"must have at most {MAX_REASON} characters, not {len(value)}")
