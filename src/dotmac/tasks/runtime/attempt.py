@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import msgspec
 import trio
 from msgspec import Raw
 
@@ -28,6 +29,7 @@ from .handlers import Handler
 from .limits import AttemptLimit
 from .log_fields import attempt_fields
 from .step_lock import LockedHandler
+from .unknown_errors import singles
 
 _MAX_MESSAGE = 2000
 _log = logging.getLogger(__name__)
@@ -43,20 +45,29 @@ class Attempt:
     Args:
         command: Which attempt it is.
         limit: Its deadline, and the scope that it runs in.
+        context: What the handler is told.
         locked: The lock that it runs under, if its step names one.
 
     Attributes:
         began_at: On trio's clock.
     """
 
-    __slots__ = ("_cut", "_locked", "began_at", "command", "limit")
+    __slots__ = ("_context", "_cut", "_locked", "began_at", "command", "limit")
 
-    def __init__(self, command: Invoke, limit: AttemptLimit, locked: LockedHandler | None) -> None:
+    def __init__(
+        self, command: Invoke, limit: AttemptLimit, context: HandlerContext, locked: LockedHandler | None
+    ) -> None:
         self._cut: Failure | None = None
+        self._context = context
         self._locked = locked
         self.command = command
         self.limit = limit
         self.began_at = trio.current_time()
+
+    @property
+    def invoked(self) -> bool:
+        """Whether the handler was called, as far as is known: it may wait for its lock, or for a thread."""
+        return not self._context._queued and (self._locked is None or self._locked.invoked)  # noqa: SLF001 - see there
 
     @property
     def asked_to_stop(self) -> bool:
@@ -79,7 +90,10 @@ class Attempt:
         self.limit.lift()
         if outcome is None:
             outcome = self._cut or (_SAGA_TIMED_OUT if self.limit.saga_ends_first else _TIMED_OUT)
-        return outcome if self._locked is None else self._locked.outcome(outcome)
+        if isinstance(outcome, Failure) and not self.invoked:
+            what = "a thread was free for it" if self._locked is None or self._locked.invoked else self._locked.what
+            outcome = msgspec.structs.replace(outcome, message=f"{outcome.message}, before {what}", unknown=False)
+        return outcome
 
 
 async def run_attempt(
@@ -115,19 +129,30 @@ async def run_attempt(
 
 def failure_of(error: Exception, *, unknown: bool, final: bool) -> Failure:
     """The journal's word for an exception."""
-    message = str(error)
+    message = _text(error)
     if isinstance(error, BaseExceptionGroup):
-        message = f"{message}: " + "; ".join(f"{type(member).__name__}: {member}" for member in error.exceptions)
+        message = f"{message}: " + "; ".join(f"{type(member).__name__}: {_text(member)}" for member in error.exceptions)
     # Lone surrogates can be in any text that came from outside, and cannot be written as JSON.
     clean = message.encode("utf-8", "backslashreplace").decode()
     return Failure(type(error).__name__, clean[:_MAX_MESSAGE], unknown=unknown, final=final)
 
 
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # the handler's own class: what it raised is what counts
+        return f"(its text cannot be had: {type(broken).__name__})"
+
+
 def _failure(handler: Handler, error: Exception, attempt: Attempt, policy: RetryPolicy) -> Failure:
     unknown = attempt.asked_to_stop or handler.leaves_unknown(error)
-    names = {parent.__name__ for parent in type(error).__mro__}
-    final = isinstance(error, NonRetryableError) or not names.isdisjoint(policy.non_retryable)
+    final = any(_is_final(each, policy) for each in (error, *singles(error)))
     return failure_of(error, unknown=unknown, final=final)
+
+
+def _is_final(error: BaseException, policy: RetryPolicy) -> bool:
+    names = {parent.__name__ for parent in type(error).__mro__}
+    return isinstance(error, NonRetryableError) or not names.isdisjoint(policy.non_retryable)
 
 
 def _as_json(result: Any, max_payload: int) -> Raw | Failure:

@@ -42,7 +42,12 @@ class OwnershipAudit:
 
     async def _look(self) -> None:
         owned = await self._storage.orphaned_sagas(self._sagas.worker_id, len(self._sagas) + _SPARE)
-        missing = {saga.saga_id for saga in owned if self._sagas.get(saga.saga_id) is None}
+        # What waits as a stray is left alone: noted again, it would have to wait anew, each time for longer.
+        missing = {
+            saga.saga_id
+            for saga in owned
+            if self._sagas.get(saga.saga_id) is None and saga.saga_id not in self._sagas.strays
+        }
         # Seen twice: one that was created or adopted a moment ago may not have its actor yet, but soon has.
         for saga_id in missing & self._suspects:
             _log.warning(

@@ -68,6 +68,7 @@ class HandlerContext(msgspec.Struct):
     compensating: bool = False
     step_happened: bool = True
     _beat: Callable[[], datetime | None] = lambda: None
+    _queued: bool = False  # a plain function that has to wait for a thread is not invoked yet
 
     def heartbeat(self) -> None:
         """Say that the work goes on: the attempt's time-out starts again from now (the saga's deadline stays).

@@ -10,7 +10,7 @@ from typing import Any
 
 import trio
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, OutcomeUnknown
 from ..idempotency import check_name
 from ..saga.validation import KnownHandlers
 from .context import HandlerContext
@@ -97,8 +97,27 @@ def _thread_call(function: HandlerFunction, *, with_context: bool) -> Callable[.
         arguments = (parameters, context) if with_context else (parameters,)
         # Abandoned on cancel: a thread cannot be stopped, so its outcome is unknown from then on, which is what
         # the caller records. Waiting for it would make every time-out and every shutdown wait for it.
-        # In a tuple, because trio answers a returned coroutine with an error of its own, after the effect.
-        (result,) = await trio.to_thread.run_sync(lambda: (function(*arguments),), abandon_on_cancel=True)
+        # Unless it never began: whoever comes first, the thread or the cancellation, settles that.
+        first: dict[str, str] = {}
+
+        def run() -> tuple[Any] | None:
+            if first.setdefault("first", "thread") != "thread":
+                return None
+            try:
+                # In a tuple, because trio answers a returned coroutine with an error of its own, after the effect.
+                return (function(*arguments),)
+            except Exception:
+                raise
+            except BaseException as error:  # of the function alone: Ctrl-C comes to the main thread
+                raise OutcomeUnknown(f"the handler let {error!r} out of its thread") from error
+
+        context._queued = True  # noqa: SLF001 - between the two of them and the attempt
+        try:
+            done = await trio.to_thread.run_sync(run, abandon_on_cancel=True)
+        finally:
+            context._queued = first.setdefault("first", "caller") != "thread"  # noqa: SLF001 - as above
+        assert done is not None  # noqa: S101 - who was cancelled does not come here
+        (result,) = done
         if inspect.iscoroutine(result):
             result.close()  # refused further on like any result that is no JSON: what the function did, it did
         return result

@@ -57,9 +57,10 @@ class AttemptLimit:
         return self.deadline
 
     def lift(self) -> None:
-        """The attempt is over: whatever else runs in the scope has no deadline."""
+        """The attempt is over: whatever else runs in the scope has no deadline, and no late heartbeat gives it one."""
         if self.limited:
             self.scope.deadline = math.inf
+            self.limited = False
 
     def _ends_at(self) -> float:
         """By trio's clock."""

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _INBOX_CAPACITY = 4  # one of each message is all that is ever sent
 _HANDLER_PAUSE, _LONGEST_HANDLER_PAUSE = 5.0, 600.0
+_DOUBLINGS = 10  # more than there are between the two
 _log = logging.getLogger(__name__)
 
 
@@ -100,12 +101,19 @@ class SagaActor:
 
         Only a handler is ever cancelled in it. A scope for each attempt would cost as much as journaling it.
         """
-        with trio.CancelScope() as self._scope:
-            self._scope_spent = False
-            while not self.journal.closed and not self._scope_spent:
-                await self._turn()
+        outcome: Failure | None = None
+        try:
+            with trio.CancelScope() as self._scope:
+                self._scope_spent = False
+                while not self.journal.closed and not self._scope_spent:
+                    await self._turn()
+        except ExceptionGroup as group:
+            # What tasks of a handler's own nursery raised while it was cut off: the scope took the cancellation out.
+            if self._attempt is None or not self._attempt.asked_to_stop:
+                raise
+            outcome = failure_of(group, unknown=True, final=False)
         if self._attempt is not None:
-            self._conclude(self._attempt, None)
+            self._conclude(self._attempt, outcome)
 
     async def _turn(self) -> None:
         self._read_inbox()
@@ -163,7 +171,7 @@ class SagaActor:
         if state.cancel is not None or state.status.is_final:
             return
         self.journal.record(CancelRequested(reason))
-        if self._attempt is not None and interruptible(state):
+        if self._attempt is not None and interruptible(state, invoked=self._attempt.invoked):
             self._attempt.cut_off(Failure("Cancelled", reason, unknown=True))
 
     # --- doing ----------------------------------------------------------------------------------------------
@@ -187,9 +195,11 @@ class SagaActor:
         if self._draining or seconds > self._environment.settings.passivate_after:
             await self.journal.release(until)
             return
-        with trio.move_on_after(max(seconds, 0.0)) as self._sleep:  # below 0: it has become due just now
-            await trio.sleep_forever()
-        self._sleep = None
+        try:
+            with trio.move_on_after(max(seconds, 0.0)) as self._sleep:  # below 0: it has become due just now
+                await trio.sleep_forever()
+        finally:
+            self._sleep = None
 
     async def _give_up(self, event: AttemptStarted) -> None:
         """Leave the next attempt to another worker: at once when draining, later where a handler is missing."""
@@ -198,7 +208,7 @@ class SagaActor:
             await self.journal.release(now)
             return
         step = self.journal.state.definition.steps[event.step]
-        pause = min(_HANDLER_PAUSE * 2.0**self._fruitless, _LONGEST_HANDLER_PAUSE)
+        pause = min(_HANDLER_PAUSE * 2.0 ** min(self._fruitless, _DOUBLINGS), _LONGEST_HANDLER_PAUSE)
         _log.warning(
             "saga %s waits %.0f s: no handler for %r is registered in this process",
             self.saga_id,
@@ -234,7 +244,7 @@ class SagaActor:
         limit = AttemptLimit(self._scope, environment.storage.now, timeout, command.deadline_at)
         context = self._context(step, command, limit, results)
         policy: RetryPolicy = step.compensation_retry if command.undo else step.retry
-        self._attempt = Attempt(command, limit, locked)
+        self._attempt = Attempt(command, limit, context, locked)
         outcome = await run_attempt(
             handler if locked is None else locked.handler,
             resolved,

@@ -13,11 +13,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import msgspec
 import trio
 
 from ..errors import EnvironmentFault, LockLost
-from ..saga.events import Failure
 from .context import HandlerContext
 from .handlers import Handler
 from .lock_body import HoldingOne
@@ -35,6 +33,10 @@ class LockedHandler:
         name: The lock's.
         ttl: Seconds of its lease.
         locks: Of the runtime.
+
+    Attributes:
+        invoked: Whether the handler was called.
+        what: What it waits for, for messages.
     """
 
     def __init__(self, handler: Handler, name: str, ttl: float, locks: LockService) -> None:
@@ -42,15 +44,9 @@ class LockedHandler:
         self._name = name
         self._ttl = ttl
         self._locks = locks
-        self._invoked = False
+        self.invoked = False
+        self.what = f"the lock {name!r} was granted"
         self.handler = Handler(handler.name, self._call, handler.function, handler.unknown_errors)
-
-    def outcome(self, outcome: msgspec.Raw | Failure) -> msgspec.Raw | Failure:
-        """The attempt's outcome, with what is known about the lock."""
-        if isinstance(outcome, Failure) and not self._invoked:
-            message = f"{outcome.message}, before the lock {self._name!r} was granted"
-            return msgspec.structs.replace(outcome, message=message, unknown=False)
-        return outcome
 
     async def _call(self, parameters: dict[str, Any], context: HandlerContext) -> Any:
         while True:
@@ -58,7 +54,7 @@ class LockedHandler:
                 async with HoldingOne(
                     self._locks, [self._name], ttl=self._ttl, wait=None, tenant_id=context.tenant_id
                 ) as held:
-                    self._invoked = True
+                    self.invoked = True
                     context.lock_fence = held.fence
                     return await self._handler.call(parameters, context)
             except BaseExceptionGroup as group:
@@ -67,7 +63,7 @@ class LockedHandler:
                     raise
                 raise LockLost(f"{group.exceptions[-1]}; the handler raised {group.exceptions[0]!r}") from group
             except EnvironmentFault as error:
-                if self._invoked:
+                if self.invoked:
                     raise
                 _log.warning("the lock %r of %s is waited for: %s", self._name, context.token, error)
             await trio.sleep(_PAUSE)

@@ -22,6 +22,9 @@ class Strays:
         self._due: dict[str, float] = {}
         self._pause: dict[str, float] = {}
 
+    def __contains__(self, saga_id: str) -> bool:
+        return saga_id in self._due
+
     def unless_settled(self, saga_id: str) -> _UnlessSettled:
         """A context manager that notes the saga if its block ends without a definite answer."""
         return _UnlessSettled(self, saga_id)

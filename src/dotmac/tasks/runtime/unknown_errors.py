@@ -6,6 +6,8 @@ that none of them has to be installed, and a time-out of theirs is not taken for
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import trio
 
 from ..errors import LockLost, OutcomeUnknown
@@ -41,8 +43,19 @@ def leaves_unknown(error: BaseException, chosen: tuple[type[Exception], ...] | N
         error: What it raised.
         chosen: The errors that do, beside `OutcomeUnknown` and `LockLost`; None: time-outs and lost connections.
     """
+    return any(_is_unknown(single, chosen) for single in singles(error))
+
+
+def singles(error: BaseException) -> Iterator[BaseException]:
+    """The errors in a group, and in the groups in it; or the error itself."""
     if isinstance(error, BaseExceptionGroup):
-        return any(leaves_unknown(member, chosen) for member in error.exceptions)
+        for member in error.exceptions:
+            yield from singles(member)
+    else:
+        yield error
+
+
+def _is_unknown(error: BaseException, chosen: tuple[type[Exception], ...] | None) -> bool:
     if chosen is not None:
         return isinstance(error, (*_ALWAYS, *chosen))
     names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)

@@ -78,17 +78,21 @@ def decide(state: SagaState, now: float, chance: float) -> Command:
     return Rest()
 
 
-def interruptible(state: SagaState) -> bool:
+def interruptible(state: SagaState, *, invoked: bool = True) -> bool:
     """Whether a cancel request should cut the running attempt off.
 
     A pivot is left to finish: cutting it off would leave an outcome that nobody can know, at the one point
     where that cannot be mended. Undoing, and going forward after a pivot, are never cut off.
+
+    Args:
+        state: The fold of the journal so far.
+        invoked: Whether the handler was called; it may still wait for its lock, and then nothing has happened.
     """
     return (
         state.status is OperationStatus.IN_PROGRESS
         and not state.committed
         and state.cursor < len(state.steps)
-        and state.current_definition.kind is not StepKind.PIVOT
+        and not (invoked and state.current_definition.kind is StepKind.PIVOT)
     )
 
 
