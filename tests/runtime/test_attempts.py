@@ -238,21 +238,43 @@ async def test_a_plain_function_runs_in_a_thread(shared: MemoryStorage) -> None:
     assert saga.results == {"s": {"elsewhere": True, "token": f"{saga.saga_id}:0", "n": 1}}
 
 
-async def test_a_thread_that_is_cut_off_leaves_the_outcome_unknown(
-    autojump_clock: MockClock, shared: MemoryStorage
-) -> None:
-    leave, left = threading.Event(), threading.Event()
+async def test_a_thread_that_is_cut_off_leaves_the_outcome_unknown(shared: MemoryStorage) -> None:
+    begun, leave, left = threading.Event(), threading.Event(), threading.Event()
 
     def op(_parameters: Any) -> None:
+        begun.set()
         leave.wait()
         left.set()
 
     undone: list[bool] = []
     async with Node(shared, lambda m: only_op(m, op, undone)) as node:
-        saga = await run(node, [OP | {"timeout_seconds": 5}])
+        handle = await node.manager.start_saga(tenant_id="t", workflow_type="w", steps=[OP])
+        assert await trio.to_thread.run_sync(begun.wait, 10)
+        await handle.cancel()
+        await handle.result()
+        saga = await handle.get()
     leave.set()
     assert left.wait(10)
     assert (saga.status, undone) == (COMPENSATED, [False])
+
+
+@pytest.mark.parametrize("kind", ["compensatable", "pivot"])
+async def test_a_plain_function_that_gets_no_thread_is_known_not_to_have_happened(
+    autojump_clock: MockClock, shared: MemoryStorage, kind: str
+) -> None:
+    called: list[Any] = []
+    undone: list[bool] = []
+    threads = trio.to_thread.current_default_thread_limiter()
+    async with Node(shared, lambda m: only_op(m, called.append, undone)) as node:
+        borrowers = [object() for _ in range(int(threads.total_tokens))]
+        for borrower in borrowers:
+            threads.acquire_on_behalf_of_nowait(borrower)
+        undo = {} if kind == "compensatable" else {"compensation_operation": None}
+        saga = await run(node, [OP | undo | {"timeout_seconds": 5, "kind": kind}])
+        for borrower in borrowers:
+            threads.release_on_behalf_of(borrower)
+    assert (saga.status, called, undone) == (COMPENSATED, [], [])
+    assert "before a thread was free" in saga.error
 
 
 async def test_a_plain_function_that_returns_a_coroutine_is_refused_without_a_second_try(shared: MemoryStorage) -> None:

@@ -10,6 +10,9 @@ from .jsonvalue import is_text
 MAX_SECONDS = 1e9
 """Some thirty years. A time much further off would be no date any more, and not finite is no number in a journal."""
 
+MIN_TTL = 0.001
+"""Redis counts the life of a key in milliseconds."""
+
 MAX_REASON = 2000
 
 
@@ -34,3 +37,13 @@ def check_reason(value: Any) -> None:
     check_encodable("reason", value)
     if len(value) > MAX_REASON:
         raise InvalidInput("reason", f"must have at most {MAX_REASON} characters, not {len(value)}")
+
+
+def check_ttl(field: str, value: Any) -> None:
+    """Refuse what is no time for which a record can be kept.
+
+    Raises:
+        InvalidInput: It is no number of seconds, or one that a server cannot keep.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not MIN_TTL <= value <= MAX_SECONDS:
+        raise InvalidInput(field, f"must be {MIN_TTL:g} to {MAX_SECONDS:.0e} seconds, not {value!r:.80}")

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from .bounds import check_encodable
 from .errors import InvalidInput
 from .jsonvalue import check_json
 
@@ -28,9 +29,10 @@ def scope_key(tenant_id: str, key: str, field: str = "key") -> str:
     """The record's key for a key that the caller chose, kept apart by tenant. `field` names it in the error.
 
     Raises:
-        InvalidInput: The key is empty or longer than 255 characters.
+        InvalidInput: The key is empty or longer than 255 characters, or UTF-8 cannot carry it.
     """
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH:
+    check_encodable(field, key)
+    if not 0 < len(key) <= MAX_KEY_LENGTH:
         raise InvalidInput(field, f"must be a string of 1 to {MAX_KEY_LENGTH} characters")
     return _digest(["chosen", tenant_id, key])
 

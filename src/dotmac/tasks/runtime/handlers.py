@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from ..crossing.identity import act_for, current_caller
 from ..errors import InvalidInput, OutcomeUnknown
 from ..idempotency import check_name
 from ..saga.validation import KnownHandlers
@@ -99,10 +100,12 @@ def _thread_call(function: HandlerFunction, *, with_context: bool) -> Callable[.
         # the caller records. Waiting for it would make every time-out and every shutdown wait for it.
         # Unless it never began: whoever comes first, the thread or the cancellation, settles that.
         first: dict[str, str] = {}
+        caller = current_caller()
 
         def run() -> tuple[Any] | None:
             if first.setdefault("first", "thread") != "thread":
                 return None
+            act_for(caller)  # who holds a lock around the handler holds it here too
             try:
                 # In a tuple, because trio answers a returned coroutine with an error of its own, after the effect.
                 return (function(*arguments),)

@@ -27,7 +27,7 @@ from ..saga.machine import decide
 from ..saga.state import SagaState
 from ..storage.folding import state_of
 from ..storage.key_records import NewRecord
-from ..storage.records import Adoption, Creation, NewSaga, SagaRecord
+from ..storage.records import Adoption, Creation, NewSaga, SagaMeta, SagaRecord
 from .entry_ids import fresh_entry_id
 from .environment import SagaEnvironment
 from .journal import Journal
@@ -99,7 +99,7 @@ class LiveSagas:
             key=key,
             claim_token=claim_token,
         )
-        with self.strays.unless_settled(definition.saga_id):
+        with self.strays.unless_settled(definition.saga_id, opening=state):
             creation = await self._storage.create_saga(new)
             if creation.created:
                 tell_created(definition)
@@ -117,6 +117,22 @@ class LiveSagas:
                         extra=saga_fields(definition),
                     )
         return creation
+
+    def open(self, opening: SagaState, meta: SagaMeta) -> None:
+        """Run a saga that was created here, though the answer to that was lost, and of which nothing more is stored.
+
+        Its first attempt is begun in the journal and was never made. To adopt it would count that one as cut off.
+
+        Raises:
+            NotStarted: The worker is stopping.
+        """
+        self._check_open()
+        journal = Journal(self._storage, opening, epoch=meta.epoch, sequence=meta.length)
+        if meta.cancel is not None:
+            journal.record(CancelRequested(meta.cancel))
+        tell_created(opening.definition)
+        self._spawn(journal)
+        self.strays.settled(meta.saga_id)
 
     async def adopt(
         self, saga_id: str, epoch: int, previous: str | None = None, resume: SagaResumed | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+from contextlib import suppress
 
 import trio
 
@@ -153,7 +154,11 @@ class Recovery:
                 self._sagas.strays.forget(saga_id)
             elif meta.status.is_final:
                 # Adopted to be resumed, and the operator's decision got lost on the way: it rests as it did.
-                await self._storage.release_saga(saga_id, meta.epoch, None)
+                with suppress(OwnershipLost, SagaNotFound):  # somebody resumes it in this moment
+                    await self._storage.release_saga(saga_id, meta.epoch, None)
                 self._sagas.strays.forget(saga_id)
+            elif (opening := self._sagas.strays.opening(saga_id)) is not None and (meta.epoch, meta.length) == (1, 1):
+                with suppress(NotStarted):  # our lease is ending, and with it our ownership
+                    self._sagas.open(opening, meta)
             else:
                 await self._adopt(AdoptableSaga(saga_id, meta.epoch, meta.priority, meta.owner))

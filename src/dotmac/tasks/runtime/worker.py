@@ -120,8 +120,8 @@ class Worker:
             try:
                 async with self._storage.watch(worker_topic(self.worker_id)) as topic:
                     while True:
+                        await self._renew()  # first for what came before anybody listened
                         await topic.wait()
-                        await self._renew()
             except EnvironmentFault as error:
                 _log.warning("worker %s cannot hear cancel requests: %s", self.worker_id, error)
                 await trio.sleep(self._settings.worker_lease / RENEWALS_PER_LEASE)

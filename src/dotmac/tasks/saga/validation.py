@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ..bounds import MAX_SECONDS
+from ..bounds import MAX_SECONDS, check_encodable
 from ..errors import InvalidInput, UnknownOperation
 from ..idempotency import check_name
 from ..jsonvalue import check_json, encode
@@ -69,6 +69,8 @@ def check_definition(definition: SagaDefinition) -> None:
     for key, value in definition.metadata.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise InvalidInput(f"metadata.{key}", "keys and values must be strings")
+        check_encodable("metadata", key)
+        check_encodable(f"metadata.{key}", value)
 
 
 def parse_steps(steps: Any, known: KnownHandlers) -> tuple[StepDefinition, ...]:

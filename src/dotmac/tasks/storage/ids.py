@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import zlib
 
 from ..errors import SagaNotFound
 
+_FORM = re.compile(r"[0-9a-f]{11,}-[0-9a-f]{16}-[0-9a-f]{2}")
 _RANDOM_BYTES = 8
 _AT_ONCE = 512
 _CLOCKS_APART = 60.0
@@ -45,6 +47,11 @@ os.register_at_fork(after_in_child=_randomness.renew)  # or the child would make
 def make_saga_id(now: float, partition: int) -> str:
     """A fresh id for a saga created at `now` (Unix seconds) in this partition."""
     return f"{int(now * 1000):011x}-{_randomness.take()}-{partition:02x}"
+
+
+def is_saga_id(text: object) -> bool:
+    """Whether it has the form of an id, of whichever namespace."""
+    return isinstance(text, str) and _FORM.fullmatch(text) is not None
 
 
 def any_partition(partitions: int) -> int:

@@ -10,6 +10,7 @@ from uuid import uuid4
 import msgspec
 import trio
 
+from ..bounds import check_encodable, check_ttl
 from ..errors import EnvironmentFault, InvalidInput, LockLost, SagaNotFound, SagaStateError
 from ..idempotency import fingerprint
 from ..jsonvalue import check_json, decode, encode
@@ -18,6 +19,7 @@ from ..saga.definition import SagaDefinition
 from ..saga.events import SagaCreated, encode_events
 from ..saga.validation import KnownHandlers, check_definition, parse_steps
 from .folding import workflow_of
+from .ids import is_saga_id
 from .key_records import IdempotencyRecord, NewRecord
 from .records import LockGrant, LockRequest, NewSaga
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 
 _SIGN_OFF = 1.0  # seconds that one word to the storage may take although its caller was cancelled
+_OF_A_KEY = ("tenant_id", "user_id", "operation_type", "parameters")
+_OF_A_SAGA = ("tenant_id", "workflow_type", "steps", "timeout_seconds")
 _ANY_HANDLER = KnownHandlers(operations=None, compensations=None)
 
 
@@ -49,8 +53,12 @@ class SeedMethods:
             ttl: Seconds until the record is forgotten.
 
         Raises:
-            InvalidInput: A required member is missing or a value is not JSON.
+            InvalidInput: A required member is missing, there is one more, a value is not JSON, or there is no such
+                time to live.
         """
+        check_encodable("key", key)
+        check_ttl("ttl", ttl)
+        _check_members(data, _OF_A_KEY)
         check_json(data, "data")
         for name in ("tenant_id", "operation_type"):
             if not isinstance(data.get(name), str):
@@ -87,9 +95,12 @@ class SeedMethods:
             data: ``tenant_id``, ``workflow_type`` and ``steps`` are required, ``timeout_seconds`` optional.
 
         Raises:
-            InvalidInput: A member is missing or makes no sense.
+            InvalidInput: A member is missing, there is one more, one makes no sense, or the id is none.
             SagaStateError: A saga with this id exists.
         """
+        if not is_saga_id(saga_id):
+            raise InvalidInput("saga_id", f"must come from new_saga_id(), not be {saga_id!r:.80}")
+        _check_members(data, _OF_A_SAGA)
         for name in ("tenant_id", "workflow_type", "steps"):
             if name not in data:
                 raise InvalidInput(f"data.{name}", "is required")
@@ -160,6 +171,14 @@ class SeedMethods:
             self._seed_locks.pop(key, None)
         if not held:
             raise LockLost(f"the lock {key!r} is not held here (any more)")
+
+
+def _check_members(data: Any, known: tuple[str, ...]) -> None:
+    if type(data) is not dict:
+        raise InvalidInput("data", f"must be a dict, not {type(data).__name__}")
+    for name in data:
+        if name not in known:  # what is not stored must not look as if it was
+            raise InvalidInput(f"data.{name}", f"cannot be set; what can is: {', '.join(known)}")
 
 
 def _document(record: IdempotencyRecord) -> dict[str, Any]:

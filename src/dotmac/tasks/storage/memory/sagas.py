@@ -81,8 +81,14 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
     @verb
     def append(self, entry: Append) -> Appended:
         """See `SagaStore`."""
-        saga = self._owned_saga(entry.saga_id, entry.epoch)
+        saga = self._saga(entry.saga_id)
         meta = saga.meta
+        if (entry.release or entry.status.is_final) and meta.epoch != entry.epoch:
+            # An entry that gives the saga up may be there, and the saga have found another owner since.
+            written = saga.journal[entry.sequence] if entry.sequence < meta.length else None
+            if written is not None and written.entry_id == entry.entry_id:
+                return Appended(written.at, None)
+        self._owned_saga(entry.saga_id, entry.epoch)
         if entry.sequence < meta.length:
             written = saga.journal[entry.sequence]
             if written.entry_id == entry.entry_id:

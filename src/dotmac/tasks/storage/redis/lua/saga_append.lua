@@ -7,7 +7,14 @@
 -- Sent again, it finds its own entry and answers as it did.
 local s = redis.call('HMGET', KEYS[1], 'e', 'n', 'st', 'o', 'x', 'pk', 'xe')
 if not s[1] then return {'gone'} end
-if s[1] ~= ARGV[1] then return {'stale', s[1], s[4] or ''} end
+if s[1] ~= ARGV[1] then
+  -- An entry that gives the saga up may be there, and the saga have found another owner since.
+  local line = ARGV[8] ~= 'keep' and redis.call('LINDEX', KEYS[2], ARGV[2])
+  local at, id = string.match(line or '', '^(%S+) %S+ (%S+) ')
+  if id ~= ARGV[3] then return {'stale', s[1], s[4] or ''} end
+  redis.call('HSET', KEYS[1], 'e', s[1])
+  return tonumber(at)
+end
 local n, seq = tonumber(s[2]), tonumber(ARGV[2])
 if n > seq then
   local at, id = string.match(redis.call('LINDEX', KEYS[2], seq), '^(%S+) %S+ (%S+) ')
