@@ -11,6 +11,7 @@ import trio
 
 from dotmac.tasks import BackgroundOperationsManager, NonRetryableError, OperationStatus
 from dotmac.tasks.storage.redis import RedisStorage
+from storage.stored import claim
 from support.proxy import Fault, FaultProxy
 from support.servers import Server, standalone
 
@@ -80,3 +81,24 @@ async def _run(url: str, loop_host: str, lost: int) -> None:
     assert value == {"done": 6}
     sequences = [entry.sequence for entry in history if entry.sequence is not None]
     assert sorted(set(sequences)) == list(range(max(sequences) + 1)), lost
+
+
+async def test_a_deletion_that_is_sent_again_leaves_a_record_that_was_made_since(server: Server) -> None:
+    """It would take the claim from under whoever is at work."""
+    storage = RedisStorage(server.url, prefix=f"test-{uuid4().hex[:8]}")
+    async with storage.opened():
+        await claim(storage)
+        sent: list[list[Any]] = []
+        run = storage.client.run
+
+        async def note(script: Any, keys: Any = (), args: Any = (), **options: Any) -> Any:
+            if script.name == "record_delete":
+                sent.append([script, keys, args, options])
+            return await run(script, keys, args, **options)
+
+        storage.client.run = note  # type: ignore[method-assign]
+        await storage.delete_record("key")
+        held = (await claim(storage, by="b")).record
+        ((script, keys, args, options),) = sent
+        await run(script, keys, args, **options)
+        assert await storage.get_record("key") == held

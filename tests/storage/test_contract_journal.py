@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -259,6 +260,20 @@ async def test_of_many_adopters_one_gets_the_saga(storage: StorageProtocol) -> N
     winner = next(answer for answer in answers if isinstance(answer, SagaRecord))
     assert winner == await whole(storage, meta.saga_id)
     assert (winner.meta.epoch, winner.meta.length) == (2, 2)
+
+
+@pytest.mark.parametrize("changes", [{"release": True}, {"status": FAILED}], ids=["release", "end"])
+async def test_an_entry_that_gave_the_saga_up_is_known_though_another_owns_it_now(
+    storage: StorageProtocol, changes: dict[str, Any]
+) -> None:
+    meta = await put_saga(storage, owner="w1")
+    last = entry(meta, **changes)
+    wrote = await storage.append(last)
+    await storage.adopt_saga(adoption(await head(storage, meta.saga_id)))
+    assert (await storage.append(last)).at == wrote.at
+    with pytest.raises(OwnershipLost):
+        await storage.append(replace(last, entry_id="another"))
+    assert len((await whole(storage, meta.saga_id)).journal) == 3
 
 
 async def test_who_was_fenced_off_can_do_nothing(storage: StorageProtocol) -> None:

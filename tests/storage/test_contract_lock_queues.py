@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dotmac.tasks.storage.protocol import StorageProtocol
 from dotmac.tasks.storage.records import LockGrant, LockQueued, LockState
 from storage.stored import LONG, let_time_pass, lock
@@ -76,3 +78,21 @@ async def test_names_and_owners_are_any_text(storage: StorageProtocol) -> None:
     assert state.held is not None
     assert (state.held.name, state.held.owner) == (name, owner)
     assert [waiter.owner for waiter in state.queue] == [owner]
+
+
+async def test_whose_place_ran_out_comes_back_as_the_last(storage: StorageProtocol, tick: float) -> None:
+    await storage.request_lock(lock("a"))
+    for token, wait in (("b", LONG), ("late", tick), ("c", LONG)):
+        await storage.request_lock(lock(token, wait=wait))
+    await let_time_pass(storage, 2 * tick)
+    back = await storage.request_lock(lock("late", wait=LONG))
+    assert isinstance(back, LockQueued)
+    assert back.ahead == 2
+    assert await _waiting(storage) == ["owner-b", "owner-c", "owner-late"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 10])
+async def test_locks_are_listed_by_name_whenever_they_end(storage: StorageProtocol, limit: int) -> None:
+    for name, lease in (("c", 500.0), ("a", 700.0), ("d", 400.0), ("b", 600.0)):
+        await storage.request_lock(lock("t", name=name, lease=lease))
+    assert [held.name for held in await storage.list_locks(limit)] == list("abcd")[:limit]

@@ -76,6 +76,7 @@ async def test_a_deleted_document_is_gone_and_may_be_deleted_again(storage: Stor
         ({"operation_type": 7}, "data.operation_type"),
         ({"user_id": 7}, "data.user_id"),
         ({"parameters": {"when": object()}}, "data.parameters.when"),
+        ({"status": "completed"}, "data.status"),
     ],
 )
 async def test_a_document_that_makes_no_sense_is_refused(
@@ -85,6 +86,35 @@ async def test_a_document_that_makes_no_sense_is_refused(
         await storage.set_idempotency("key", DOCUMENT | change, 60.0)
     assert caught.value.field == field
     assert await storage.get_idempotency("key") is None
+
+
+@pytest.mark.parametrize("ttl", [0, -5.0, float("nan"), float("inf"), 1e-9, 1e15, "60", True])
+async def test_a_time_to_live_that_no_server_can_keep_is_refused(storage: StorageProtocol, ttl: Any) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await storage.set_idempotency("key", DOCUMENT, ttl)
+    assert caught.value.field == "ttl"
+    assert await storage.get_idempotency("key") is None
+
+
+@pytest.mark.parametrize("document", [None, [], "x"])
+async def test_what_is_no_document_is_refused(storage: StorageProtocol, document: Any) -> None:
+    for call in (storage.set_idempotency("key", document, 60.0), storage.set_saga(storage.new_saga_id(), document)):
+        with pytest.raises(InvalidInput) as caught:
+            await call
+        assert caught.value.field == "data"
+
+
+@pytest.mark.parametrize("saga_id", ["mine", "", None, "019a1b2c3d4-5e6f708192a3b4c5-zz"])
+async def test_an_id_that_was_not_made_for_a_saga_is_refused(storage: StorageProtocol, saga_id: Any) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await storage.set_saga(saga_id, SAGA)
+    assert caught.value.field == "saga_id"
+
+
+async def test_a_saga_document_with_more_than_is_stored_is_refused(storage: StorageProtocol) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await storage.set_saga(storage.new_saga_id(), SAGA | {"priority": 5})
+    assert caught.value.field == "data.priority"
 
 
 async def test_a_saga_document_comes_back(storage: StorageProtocol) -> None:
