@@ -18,6 +18,7 @@ from ..service.logs import LogStyle, configure_logging
 from ..service.redaction import DEFAULT_FIELDS, Redaction
 from ..storage.memory import MemoryStorage
 from .connecting import fail
+from .listening import check_tls
 
 if TYPE_CHECKING:
     from ..service.access import Access
@@ -94,6 +95,7 @@ def serve(  # noqa: PLR0913, PLR0917 - options of a command line
         from ..service.process import Front  # noqa: PLC0415 - likewise
 
         access = _access(bind, token_file, token_env, auth, host or [])
+        check_tls(certfile, keyfile)
         texts = [None if path is None else str(path) for path in (certfile, keyfile)]
         return Front(create_console(manager, access, Redaction([*DEFAULT_FIELDS, *(redact or [])])), bind, *texts)
 

@@ -1,0 +1,111 @@
+"""`serve` and `worker`, called wrongly: one line that names what is wrong, exit code 2, and nothing was started."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from typer.testing import CliRunner, Result
+
+from dotmac.tasks.commands import app
+from dotmac.tasks.service import process
+
+SOURCE = """
+from dotmac.tasks import BackgroundOperationsManager, MemoryStorage
+
+manager = BackgroundOperationsManager(MemoryStorage())
+"""
+
+
+@pytest.fixture(autouse=True)
+def _application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "told_shop.py").write_text(SOURCE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "told_shop", raising=False)
+    monkeypatch.delenv("REDIS_URL", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _kept_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def begun(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What was started: each process is over at once."""
+    fronts: list[Any] = []
+
+    async def run(_manager: Any, front: Any = None) -> int:
+        fronts.append(front)
+        return 0
+
+    monkeypatch.setattr(process, "run_process", run)
+    return fronts
+
+
+def serve(*options: str, application: str = "told_shop:manager") -> Result:
+    return CliRunner().invoke(app, ["serve", application, *options])
+
+
+def refused(result: Result, told: str) -> None:
+    assert result.exit_code == 2, (result.output, result.exception)
+    assert told in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+# --- TLS --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    now = datetime.now(UTC)
+    secret = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    made = x509.CertificateBuilder(
+        name, name, secret.public_key(), x509.random_serial_number(), now - timedelta(days=1), now + timedelta(days=1)
+    ).sign(secret, hashes.SHA256())
+    cert.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    plain = serialization.NoEncryption()
+    key.write_bytes(secret.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
+    return cert, key
+
+
+def test_half_a_pair_is_not_taken_for_plain_http(pair: tuple[Path, Path], begun: list[Any]) -> None:
+    cert, key = map(str, pair)
+    refused(serve("--certfile", cert), "--certfile: needs --keyfile too")
+    refused(serve("--keyfile", key), "--keyfile: needs --certfile too")
+    assert not begun
+
+
+def test_files_that_are_no_certificate_and_key_are_named(pair: tuple[Path, Path], begun: list[Any]) -> None:
+    cert, key = map(str, pair)
+    refused(serve("--certfile", "nothing.pem", "--keyfile", key), "--certfile: nothing.pem: No such file")
+    refused(serve("--certfile", cert, "--keyfile", "nothing.pem"), "--keyfile: nothing.pem: No such file")
+    refused(serve("--certfile", cert, "--keyfile", cert), f"{cert} and {cert} are not a certificate chain and its key")
+    Path("text.pem").write_text("no PEM\n")
+    refused(serve("--certfile", "text.pem", "--keyfile", key), f"text.pem and {key} are not a certificate")
+    assert not begun
+
+
+def test_a_pair_is_served_with(pair: tuple[Path, Path], begun: list[Any]) -> None:
+    cert, key = map(str, pair)
+    assert serve("--certfile", cert, "--keyfile", key).exit_code == 0
+    assert (begun[0].certfile, begun[0].keyfile) == (cert, key)
+    assert begun[0].config().ssl_enabled
