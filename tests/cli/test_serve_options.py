@@ -20,9 +20,28 @@ from dotmac.tasks.commands import app
 from dotmac.tasks.service import process
 
 SOURCE = """
+from functools import partial
+
 from dotmac.tasks import BackgroundOperationsManager, MemoryStorage
 
 manager = BackgroundOperationsManager(MemoryStorage())
+
+def sync_auth(connection):
+    return None
+
+async def auth(connection):
+    return None
+
+class Auth:
+    async def __call__(self, connection):
+        return None
+
+    async def method(self, connection):
+        return None
+
+auths = Auth()
+part = partial(auth)
+number = 5
 """
 
 
@@ -109,3 +128,19 @@ def test_a_pair_is_served_with(pair: tuple[Path, Path], begun: list[Any]) -> Non
     assert serve("--certfile", cert, "--keyfile", key).exit_code == 0
     assert (begun[0].certfile, begun[0].keyfile) == (cert, key)
     assert begun[0].config().ssl_enabled
+
+
+# --- who comes in -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sync_auth", "Auth"])
+def test_who_says_who_comes_in_must_be_async(name: str, begun: list[Any]) -> None:
+    refused(serve("--auth", f"told_shop:{name}"), f"told_shop:{name}: is not async")
+    refused(serve("--auth", "told_shop:number"), "told_shop:number: is a int; it must be an async callable")
+    assert not begun
+
+
+@pytest.mark.parametrize("name", ["auth", "auths", "auths.method", "part"])
+def test_anything_async_can_say_who_comes_in(name: str, begun: list[Any]) -> None:
+    assert serve("--auth", f"told_shop:{name}").exit_code == 0
+    assert begun

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ from dotmac.tasks.service.callers import Caller, Role
 from dotmac.tasks.service.guard import SECURITY_HEADERS
 from dotmac.tasks.service.sessions import COOKIE
 from dotmac.tasks.service.tokens import Tokens
-from service.house import OPERATOR, VIEWER, House, bearer, guarded_access, house, problem, saga, tokens
+from service.house import HERE, OPERATOR, VIEWER, House, bearer, guarded_access, house, problem, saga, tokens
 
 PAGE = {"Accept": "text/html"}
 
@@ -121,6 +122,22 @@ async def test_an_authenticator_is_asked_first_and_tokens_count_beside_it() -> N
         assert "ann" in problem(refused, 403, "role-view")["detail"]
         assert (await service.client.post("/v1/sagas", json=saga(), headers=bearer(OPERATOR))).status_code == 201
         problem(await service.client.get("/v1/sagas"), 401, "unauthorized")
+
+
+@pytest.mark.parametrize("given", [False, True, "alice", 0, ("alice", Role.OPERATE)])
+async def test_what_is_no_caller_lets_nobody_in(given: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def authenticate(_connection: HTTPConnection) -> Any:
+        return given
+
+    access = access_for(["0.0.0.0:80"], tokens=tokens(), authenticator=authenticate)
+    async with house(access) as service:
+        calmly = httpx.ASGITransport(service.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=calmly, base_url=HERE) as client:
+            for headers in ({}, bearer(OPERATOR)):
+                problem(await client.get("/v1/sagas", headers=headers), 500, "internal-error")
+                problem(await client.post("/v1/sagas", json=saga(), headers=headers), 500, "internal-error")
+        assert not (await service.manager.list_sagas()).sagas
+    assert f"the authenticator returned a {type(given).__name__}; it must return a Caller or None" in caplog.text
 
 
 @pytest.mark.parametrize(

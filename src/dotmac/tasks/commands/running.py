@@ -13,7 +13,7 @@ import typer
 
 from ..errors import InvalidInput
 from ..manager import BackgroundOperationsManager
-from ..service.application import load_attribute, load_manager
+from ..service.application import is_async, load_attribute, load_manager
 from ..service.logs import LogStyle, configure_logging
 from ..service.redaction import DEFAULT_FIELDS, Redaction
 from ..storage.memory import MemoryStorage
@@ -154,7 +154,9 @@ def _access(
     from ..service.tokens import Tokens  # noqa: PLC0415 - likewise
 
     authenticator = None if auth is None else load_attribute(auth, "app.access:authenticate")
-    if authenticator is not None and not callable(authenticator):
-        raise InvalidInput(auth or "--auth", f"is a {type(authenticator).__name__}; it must be an async callable")
+    if auth is not None and not callable(authenticator):
+        raise InvalidInput(auth, f"is a {type(authenticator).__name__}; it must be an async callable")
+    if auth is not None and not is_async(authenticator):
+        raise InvalidInput(auth, "is not async; it must be an async callable, which returns a Caller or None")
     tokens = Tokens.load(token_file, token_env, os.environ)
     return access_for(bind, tokens=tokens, authenticator=authenticator, hosts=hosts)

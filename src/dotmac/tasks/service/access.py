@@ -57,11 +57,20 @@ class Access:
         return is_loopback(name) or name in self.hosts
 
     async def caller(self, connection: HTTPConnection) -> Caller | None:
-        """Who sent the request; None: nobody who may come in."""
+        """Who sent the request; None: nobody who may come in.
+
+        Raises:
+            TypeError: The authenticator gave something else, which must not count as somebody.
+        """
         if self.is_open:
             return LOCAL
-        if self.authenticator is not None and (caller := await self.authenticator(connection)) is not None:
-            return caller
+        if self.authenticator is not None:
+            caller: object = await self.authenticator(connection)
+            if isinstance(caller, Caller):
+                return caller
+            if caller is not None:
+                kind = type(caller).__name__
+                raise TypeError(f"the authenticator returned a {kind}; it must return a Caller or None")
         scheme, _, presented = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
             token = self.tokens.find(presented.strip())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,12 @@ def load_manager(reference: str) -> BackgroundOperationsManager:
             reference, f"is a {type(found).__name__}; it must be a BackgroundOperationsManager, or return one"
         )
     return found
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling it, which must be possible, gives something to await."""
+    # Its class's `__call__`: that of a class itself is the one of its instances.
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def _offers(module: Any) -> str:
