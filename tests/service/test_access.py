@@ -224,9 +224,13 @@ async def test_a_wrong_token_opens_nothing_and_is_not_repeated(caplog: pytest.Lo
             assert "some-guess" not in refused.text + caplog.text
 
 
-@pytest.mark.parametrize("wanted", ["//evil.com", "https://evil.com", "/\\evil.com", "evil", "/a\r\nb", ""])
+@pytest.mark.parametrize(
+    "wanted", ["//evil.com", "https://evil.com", "/\\evil.com", "evil", "/a\r\nb", "", "//[", "//[::1", "//[v1.x]y"]
+)
 async def test_signing_in_leads_nowhere_else(wanted: str) -> None:
     async with house(guarded_access()) as service:
+        form = await service.client.get("/login", params={"next": wanted})
+        assert (form.status_code, 'name="next" value="/">' in form.text) == (200, True)
         assert (await sign_in(service.client, next=wanted)).headers["location"] == "/"
 
 

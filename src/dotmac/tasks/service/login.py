@@ -72,7 +72,10 @@ def plain_login_page(request: Request, wanted: str, problem: str | None) -> Resp
 
 def _inside(path: str) -> str:
     """The path if it stays on this service, else the first page: a link must not lead elsewhere after signing in."""
-    parts = urlsplit(path)
+    try:
+        parts = urlsplit(path)
+    except ValueError:  # such as an address in brackets that is none
+        return "/"
     stays = path.startswith("/") and not path.startswith(("//", "/\\")) and not parts.scheme and not parts.netloc
     return path if stays and path.isprintable() else "/"
 
