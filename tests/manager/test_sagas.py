@@ -112,7 +112,14 @@ async def test_lists_are_filtered_and_paged(manager: BackgroundOperationsManager
             break
     assert [len(page) for page in pages] == [3, 3, 1]
     assert [saga_id for page in pages for saga_id in page] == [saga.saga_id for saga in everything]
-    for field, bad in (("status", "lost"), ("limit", 0), ("limit", 1001)):
+    # What sorts among ids, or was an id once, is no cursor; an id of whichever partition is, though its saga be gone.
+    cut, shouted = everything[3].saga_id[:-1], f"{everything[3].saga_id[:-2]}0A"
+    cursors = [("cursor", bad) for bad in ("", "zz", "000", "ffffffffffe-zz", cut, shouted, f"{cut}0\n")]
+    elsewhere = f"{everything[3].saga_id[:-2]}ff"
+    assert [saga.saga_id for saga in (await manager.list_sagas(cursor=elsewhere, limit=1)).sagas] == [
+        everything[3].saga_id
+    ]
+    for field, bad in (("status", "lost"), ("limit", 0), ("limit", 1001), *cursors):
         with pytest.raises(InvalidInput) as caught:
             await manager.list_sagas(**{field: bad})  # type: ignore[arg-type]  # wrong on purpose
         assert caught.value.field == field

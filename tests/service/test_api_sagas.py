@@ -115,6 +115,7 @@ async def test_lists_are_filtered_and_paged(service: House) -> None:
         ("limit=0", "limit"),
         ("limit=1001", "limit"),
         ("limit=%C2%B2", "limit"),
+        ("cursor=xx", "cursor"),
         ("created_after=yesterday", "created_after"),
         ("created_after=2026-01-01T00:00:00", "created_after"),
         ("created_before=99999999999999999999", "created_before"),

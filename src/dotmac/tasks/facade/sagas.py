@@ -9,6 +9,7 @@ from ..crossing.anywhere import anywhere
 from ..errors import InvalidInput
 from ..handle import SagaHandle
 from ..models import OperationStatus, SagaHistoryEntry, SagaList, SagaWorkflow, WorkerInfo
+from ..runtime.pages import check_saga_cursor
 from ..storage.records import SagaFilter
 from .life import Hosted
 
@@ -145,7 +146,11 @@ class SagaMethods(Hosted):
             cursor: `SagaList.cursor` of the page before.
             created_after: Only those created at this time or later; with a time zone.
             created_before: Only those created before this time; with a time zone.
+
+        Raises:
+            InvalidInput: A filter, the limit or the cursor makes no sense.
         """
+        check_saga_cursor(cursor)
         try:
             wanted = None if status is None else OperationStatus(status)
         except ValueError:

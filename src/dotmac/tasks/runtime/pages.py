@@ -1,13 +1,27 @@
-"""How long a page of a list may be."""
+"""How long a page of a list may be, and where one may begin."""
 
 from __future__ import annotations
+
+import re
 
 from ..errors import InvalidInput
 
 MAX_PAGE = 1000
+_SAGA_ID = re.compile(r"[0-9a-f]{11}-[0-9a-f]{16}-[0-9a-f]{2}")
+"""As `storage.ids` makes them, whichever partition they name."""
 
 
 def check_limit(limit: int) -> None:
     """Refuse a page that would be too long. Raises InvalidInput."""
     if not 0 < limit <= MAX_PAGE:
         raise InvalidInput("limit", f"must lie between 1 and {MAX_PAGE}, not {limit}")
+
+
+def check_saga_cursor(cursor: str | None) -> None:
+    """Refuse what no page of sagas gave; any text has a place among ids, so it would give some page.
+
+    Raises:
+        InvalidInput: It is no saga's id.
+    """
+    if cursor is not None and not (isinstance(cursor, str) and _SAGA_ID.fullmatch(cursor)):
+        raise InvalidInput("cursor", f"is not one that a page of this list gave: {cursor!r:.80}")
