@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from dotmac.tasks.commands import app
 from dotmac.tasks.service import process
+from service.house import OPERATOR
 
 SOURCE = """
 from functools import partial
@@ -52,6 +54,7 @@ def _application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "told_shop", raising=False)
     monkeypatch.delenv("REDIS_URL", raising=False)
+    monkeypatch.setenv("TOLD_TOKENS", f"operate otto {OPERATOR}")
 
 
 @pytest.fixture(autouse=True)
@@ -80,8 +83,8 @@ def serve(*options: str, application: str = "told_shop:manager") -> Result:
     return CliRunner().invoke(app, ["serve", application, *options])
 
 
-def refused(result: Result, told: str) -> None:
-    assert result.exit_code == 2, (result.output, result.exception)
+def refused(result: Result, told: str, code: int = 2) -> None:
+    assert result.exit_code == code, (result.output, result.exception)
     assert told in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
@@ -144,3 +147,71 @@ def test_who_says_who_comes_in_must_be_async(name: str, begun: list[Any]) -> Non
 def test_anything_async_can_say_who_comes_in(name: str, begun: list[Any]) -> None:
     assert serve("--auth", f"told_shop:{name}").exit_code == 0
     assert begun
+
+
+# --- where it listens -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bind",
+    ["foo", "", ":8080", "127.0.0.1", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:²", "[::1]", "::1:8080", "[]:80",
+     "unix:", "fd://3", "http://127.0.0.1:80", "127.0.0.1:-1", "127.0.0.1:100000"],
+)  # fmt: skip
+def test_what_is_no_address_is_told_as_such(bind: str, begun: list[Any]) -> None:
+    refused(serve("--bind", bind), f"--bind: {bind!r} is no HOST:PORT, [IPv6]:PORT or unix:PATH")
+    assert not begun
+
+
+def test_there_is_no_such_port(begun: list[Any]) -> None:
+    refused(serve("--bind", "127.0.0.1:99999"), "--bind: '127.0.0.1:99999' has no port from 0 to 65535")
+    assert not begun
+
+
+def test_an_address_that_is_not_to_be_had_now_is_named(begun: list[Any]) -> None:
+    """With the code after which supervisors try again: it may be free, or there, a moment later."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        told = f"--bind: cannot listen on {address!r}: Address already in use"
+        refused(serve("--bind", "127.0.0.1:0", "--bind", address), told, code=1)
+    refused(serve("--bind", address, "--bind", address), told, code=1)
+    foreign = serve("--bind", "192.0.2.1:0", "--token-env", "TOLD_TOKENS")
+    refused(foreign, "--bind: cannot listen on '192.0.2.1:0': ", code=1)
+    assert not begun
+
+
+def test_a_path_where_no_socket_can_be_is_named(tmp_path: Path, begun: list[Any]) -> None:
+    (tmp_path / "file").write_text("kept")
+    for path in ("/nonexistent/sock", str(tmp_path / "file"), str(tmp_path / ("x" * 120))):
+        refused(serve("--bind", f"unix:{path}"), f"--bind: cannot listen on 'unix:{path}': ")
+    assert not begun
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_name_that_can_be_none_is_told(begun: list[Any]) -> None:
+    refused(serve("--bind", "ü..example:0", "--token-env", "TOLD_TOKENS"), "--bind: cannot listen on 'ü..example:0': ")
+    assert not begun
+
+
+def test_what_was_tried_is_free_again_and_a_socket_that_is_there_stays(tmp_path: Path, begun: list[Any]) -> None:
+    path = tmp_path / "sock"
+    with socket.socket(socket.AF_UNIX) as other, socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        free.close()
+        assert serve("--bind", address, "--bind", f"unix:{path}").exit_code == 0
+        assert not path.exists()
+        other.bind(str(path))
+        assert serve("--bind", address, "--bind", f"unix:{path}").exit_code == 0
+        assert path.is_socket()
+    assert [front.binds for front in begun] == [[address, f"unix:{path}"]] * 2
+
+
+# --- what it runs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+@pytest.mark.parametrize("name", ["auth", "sync_auth", "number"])
+def test_what_is_no_manager_and_makes_none_is_told(command: str, name: str, begun: list[Any]) -> None:
+    result = CliRunner().invoke(app, [command, f"told_shop:{name}"])
+    refused(result, f"told_shop:{name}: ")
+    assert "it must be a BackgroundOperationsManager" in result.stderr
+    assert not begun

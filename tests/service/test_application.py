@@ -24,6 +24,24 @@ def make():
 def make_nothing():
     return None
 
+def make_of(name, kind="x"):
+    return BackgroundOperationsManager(MemoryStorage())
+
+async def make_later():
+    return BackgroundOperationsManager(MemoryStorage())
+
+async def handler(parameters, context):
+    return {}
+
+class Makes:
+    async def __call__(self):
+        return BackgroundOperationsManager(MemoryStorage())
+
+makes = Makes()
+
+def make_in_vain():
+    raise TypeError("the shop is closed")
+
 number = 7
 """
 
@@ -53,6 +71,10 @@ def test_a_manager_is_found_in_the_working_directory(reference: str) -> None:
         ("loaded_shop:Manager", "loaded_shop has no attribute 'Manager'; its managers are: manager"),
         ("loaded_shop:number", "is a int; it must be a BackgroundOperationsManager"),
         ("loaded_shop:make_nothing", "is a NoneType"),
+        ("loaded_shop:make_of", "cannot be called without arguments (missing a required argument: 'name')"),
+        ("loaded_shop:make_later", "is async; it must be a BackgroundOperationsManager, or return one when it is"),
+        ("loaded_shop:makes", "is async"),
+        ("loaded_shop:handler", "is async"),
     ],
 )
 def test_what_cannot_be_found_is_told(reference: str, told: str) -> None:
@@ -60,6 +82,11 @@ def test_what_cannot_be_found_is_told(reference: str, told: str) -> None:
         load_manager(reference)
     assert refused.value.field == reference
     assert told in refused.value.reason
+
+
+def test_an_error_of_the_factory_is_not_taken_for_a_wrong_call() -> None:
+    with pytest.raises(TypeError, match="the shop is closed"):
+        load_manager("loaded_shop:make_in_vain")
 
 
 def test_an_error_inside_the_module_is_not_taken_for_a_missing_module() -> None:

@@ -124,5 +124,5 @@ def test_an_address_that_is_taken_ends_it(tmp_path: Path, redis_url: str) -> Non
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with serving(tmp_path, redis_url, "--bind", address) as one:
-            assert one.ended() == 1
-            assert "address already in use" in one.lines()[-1]["message"].lower()
+            assert one.ended() == 1  # it may be free later, so supervisors try again
+            assert not one.lines()  # the manager was not started for it

@@ -18,7 +18,7 @@ from ..service.logs import LogStyle, configure_logging
 from ..service.redaction import DEFAULT_FIELDS, Redaction
 from ..storage.memory import MemoryStorage
 from .connecting import fail
-from .listening import check_tls
+from .listening import CannotListen, check_addresses, check_tls, try_addresses
 
 if TYPE_CHECKING:
     from ..service.access import Access
@@ -94,8 +94,10 @@ def serve(  # noqa: PLR0913, PLR0917 - options of a command line
         from ..service.console import create_console  # noqa: PLC0415 - see the package
         from ..service.process import Front  # noqa: PLC0415 - likewise
 
+        check_addresses(bind)
         access = _access(bind, token_file, token_env, auth, host or [])
         check_tls(certfile, keyfile)
+        try_addresses(bind)
         texts = [None if path is None else str(path) for path in (certfile, keyfile)]
         return Front(create_console(manager, access, Redaction([*DEFAULT_FIELDS, *(redact or [])])), bind, *texts)
 
@@ -140,7 +142,7 @@ def _run(
         if redis is not None and isinstance(manager.storage, MemoryStorage):
             raise InvalidInput("--redis", f"{application} keeps everything in memory; make it without a storage")
         made = front(manager)
-    except InvalidInput as error:
+    except (InvalidInput, CannotListen) as error:
         fail(error)
     from ..service.process import run_process  # noqa: PLC0415 - see the package
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInput
 from ..manager import BackgroundOperationsManager
+
+_WANTED = "it must be a BackgroundOperationsManager, or return one when it is called"
 
 
 def load_attribute(reference: str, example: str) -> Any:
@@ -52,12 +55,23 @@ def load_manager(reference: str) -> BackgroundOperationsManager:
     """
     found = load_attribute(reference, "app.sagas:manager")
     if not isinstance(found, BackgroundOperationsManager) and callable(found):
-        found = found()
+        found = _made(reference, found)
     if not isinstance(found, BackgroundOperationsManager):
-        raise InvalidInput(
-            reference, f"is a {type(found).__name__}; it must be a BackgroundOperationsManager, or return one"
-        )
+        raise InvalidInput(reference, f"is a {type(found).__name__}; {_WANTED}")
     return found
+
+
+def _made(reference: str, factory: Callable[[], Any]) -> Any:
+    # Told from outside, so that an error of the factory's own stays what it is.
+    if is_async(factory):
+        raise InvalidInput(reference, f"is async; {_WANTED}")
+    try:
+        inspect.signature(factory).bind()
+    except TypeError as error:
+        raise InvalidInput(reference, f"cannot be called without arguments ({error}); {_WANTED}") from error
+    except ValueError:  # it does not tell what it takes, as some of C do not
+        pass
+    return factory()
 
 
 def is_async(function: Any) -> bool:

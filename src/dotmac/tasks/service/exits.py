@@ -6,7 +6,7 @@ DRAINED = 0
 """Everything went well; for a service: it was asked to stop, and handed everything over."""
 
 FAILED = 1
-"""It failed while it ran; the log says how. Also: `doctor` found a problem."""
+"""It failed while it ran; the log says how. Also: `doctor` found a problem, or `serve` an address that is taken."""
 
 USAGE = 2
 """It was called wrongly; nothing was done."""
