@@ -25,8 +25,12 @@ SOURCE = """
 from functools import partial
 
 from dotmac.tasks import BackgroundOperationsManager, MemoryStorage
+from dotmac.tasks.storage.redis import RedisStorage
 
 manager = BackgroundOperationsManager(MemoryStorage())
+
+idle = BackgroundOperationsManager(RedisStorage("redis://127.0.0.1:1"), works=False)
+busy = BackgroundOperationsManager(RedisStorage("redis://127.0.0.1:1"))
 
 def sync_auth(connection):
     return None
@@ -79,7 +83,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return fronts
 
 
-def serve(*options: str, application: str = "told_shop:manager") -> Result:
+def serve(*options: str, application: str = "told_shop:busy") -> Result:
     return CliRunner().invoke(app, ["serve", application, *options])
 
 
@@ -215,3 +219,23 @@ def test_what_is_no_manager_and_makes_none_is_told(command: str, name: str, begu
     refused(result, f"told_shop:{name}: ")
     assert "it must be a BackgroundOperationsManager" in result.stderr
     assert not begun
+
+
+# --- for whom it works ------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_to_which_nobody_can_give_work_is_refused(begun: list[Any]) -> None:
+    refused(CliRunner().invoke(app, ["worker", "told_shop:manager"]), "told_shop:manager: keeps everything in memory")
+    refused(CliRunner().invoke(app, ["worker", "told_shop:idle"]), "told_shop:idle: was made with works=False")
+    assert not begun
+    assert CliRunner().invoke(app, ["worker", "told_shop:busy"]).exit_code == 0
+    assert begun == [None]
+
+
+def test_a_service_that_forgets_everything_says_so(begun: list[Any]) -> None:
+    for name, forgets in (("manager", True), ("busy", False), ("idle", False)):
+        served = serve("--bind", "127.0.0.1:0", application=f"told_shop:{name}")
+        assert served.exit_code == 0
+        told = "WARNING  everything is in memory and ends with this process; set REDIS_URL, or give --redis"
+        assert (told in served.stderr) is forgets, name
+    assert len(begun) == 3

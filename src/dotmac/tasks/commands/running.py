@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from enum import StrEnum
@@ -23,6 +24,8 @@ from .listening import CannotListen, check_addresses, check_tls, try_addresses
 if TYPE_CHECKING:
     from ..service.access import Access
     from ..service.process import Front
+
+_log = logging.getLogger("dotmac.tasks.service")
 
 
 class Level(StrEnum):
@@ -98,6 +101,8 @@ def serve(  # noqa: PLR0913, PLR0917 - options of a command line
         access = _access(bind, token_file, token_env, auth, host or [])
         check_tls(certfile, keyfile)
         try_addresses(bind)
+        if isinstance(manager.storage, MemoryStorage):
+            _log.warning("everything is in memory and ends with this process; set REDIS_URL, or give --redis")
         texts = [None if path is None else str(path) for path in (certfile, keyfile)]
         return Front(create_console(manager, access, Redaction([*DEFAULT_FIELDS, *(redact or [])])), bind, *texts)
 
@@ -114,9 +119,19 @@ def worker(
     log_level: LogLevel = Level.INFO,
 ) -> None:
     """Run sagas, without HTTP. Exit codes as those of serve."""
+
+    def no_front(manager: BackgroundOperationsManager) -> None:
+        # With nothing to serve either, it would be there for nothing, and look as if it worked.
+        if not manager.works:
+            raise InvalidInput(application, "was made with works=False, so it would run no saga")
+        if isinstance(manager.storage, MemoryStorage):
+            raise InvalidInput(
+                application, "keeps everything in memory, where nobody can give it work; set REDIS_URL, or give --redis"
+            )
+
     if otel:
         _trace()
-    _run(application, redis, log, log_level, lambda _manager: None)
+    _run(application, redis, log, log_level, no_front)
 
 
 def _trace() -> None:

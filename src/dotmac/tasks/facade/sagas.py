@@ -17,6 +17,11 @@ from .life import Hosted
 class SagaMethods(Hosted):
     """Create, start, look at, cancel and retry sagas."""
 
+    @property
+    def works(self) -> bool:
+        """Whether sagas are run in this process."""
+        return self._environment.works
+
     @anywhere
     async def create_saga_workflow(  # noqa: PLR0913 - independent options, the later ones by keyword
         self,
