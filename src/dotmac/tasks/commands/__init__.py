@@ -31,6 +31,9 @@ def root(
     ] = False,
 ) -> None:
     """Background operations that are not lost and not done twice."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names and results may have any character; one that cannot be shown here must not end the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 running.add_to(app)

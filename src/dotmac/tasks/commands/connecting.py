@@ -13,10 +13,13 @@ from typing import Annotated, NoReturn, TypeVar
 
 import trio
 import typer
+from rich.text import Text
 
 from ..errors import DotmacTasksError, EnvironmentFault, InvalidInput, UsageError
 from ..manager import BackgroundOperationsManager
 from ..service.exits import FAILED, STORAGE, USAGE, killed_by
+from ..service.plain import plain
+from .output import console
 
 T = TypeVar("T")
 
@@ -77,7 +80,8 @@ class Link:
 
 def fail(error: DotmacTasksError) -> NoReturn:
     """Say what went wrong, on standard error, and end with the exit code for it."""
-    typer.secho(f"dotmac-tasks: {error}", err=True, fg="red")
+    # By a console, which knows whether colours are wanted; not wrapped, so that it stays one line in a log.
+    console(error=True).print(Text(plain(f"dotmac-tasks: {error}"), style="red"), soft_wrap=True)
     if isinstance(error, UsageError):
         raise typer.Exit(USAGE) from error
     raise typer.Exit(STORAGE if isinstance(error, EnvironmentFault) else FAILED) from error

@@ -16,7 +16,7 @@ from ..models import Finding, IdempotencyKey, LockInfo, OperationStatus, Verdict
 from ..service.exits import DRAINED, FAILED
 from ..service.plain import plain
 from .connecting import Json, Link, Prefix, Redis
-from .output import age, clock, console, print_json, print_table, short_json, until
+from .output import age, clock, console, print_json, print_table, short_json, shown, until
 
 _VERDICTS = {
     Verdict.OK: ("ok", "green"),
@@ -176,7 +176,7 @@ def _print_findings(found: list[Finding]) -> None:
         if finding.remedy is not None:
             # Not wrapped: a command must survive being copied.
             indent = " " * (_WIDEST_VERDICT + widest + 4)
-            out.print(Text.assemble(indent, ("→ ", style), plain(finding.remedy)), soft_wrap=True)
+            out.print(Text.assemble(indent, (shown("→ ", "-> "), style), plain(finding.remedy)), soft_wrap=True)
     counts = Counter(finding.verdict for finding in found)
     problems, advice = counts[Verdict.PROBLEM], counts[Verdict.ADVICE]
     said = f"{problems} problem{'' if problems == 1 else 's'}, {advice} piece{'' if advice == 1 else 's'} of advice"

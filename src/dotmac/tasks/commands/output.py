@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ from ..service.plain import plain
 _WIDE = 200  # columns where nobody looks: what is piped on must not be cut
 _LONGEST = 300  # characters of a value that are shown
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _COLOURS = {
     "pending": "cyan",
     "in_progress": "blue",
@@ -38,26 +41,45 @@ def console(*, error: bool = False) -> Console:
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n"
+    # What is not ASCII stands in strings only, where JSON has an escape for it.
+    sys.stdout.write(text if _can_show(text) else _NOT_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text))
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], nothing: str) -> None:
-    """A table, or what to say where there is nothing to show."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], nothing: str, *, whole: str | None = None
+) -> None:
+    """A table, or what to say where there is nothing to show.
+
+    Args:
+        columns: Their names.
+        rows: A cell a column.
+        nothing: Said where there are no rows.
+        whole: A column that is not wrapped, as long as it leaves half of the width to the others: it is copied.
+    """
+    out = console()
     if not rows:
-        console().print(Text(nothing, style="dim"))
+        out.print(Text(nothing, style="dim"))
         return
+    cells = [[cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row] for row in rows]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in row))
-    console().print(table)
+    for name, column in zip(columns, zip(*cells, strict=True), strict=True):
+        fits = name == whole and max(cell.cell_len for cell in column) <= out.width // 2
+        table.add_column(name, overflow="fold", no_wrap=fits)
+    for row in cells:
+        table.add_row(*row)
+    out.print(table)
+
+
+def shown(sign: str, instead: str) -> str:
+    """The sign, or what stands for it where standard output cannot show it."""
+    return sign if _can_show(sign) else instead
 
 
 def short_json(value: object) -> str:
     """A value as JSON on one line, cut where it is long."""
     text = plain(msgspec.json.encode(value).decode())
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + shown("…", "...")
 
 
 def status(value: OperationStatus | None) -> Text:
@@ -92,3 +114,11 @@ def until(at: datetime) -> str:
     """How long until then, by this machine's clock."""
     left = (at - datetime.now(UTC)).total_seconds()
     return span(left) if left > 0 else "over"
+
+
+def _can_show(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -8,7 +8,7 @@ from rich.text import Text
 from ..manager import BackgroundOperationsManager
 from ..models import OperationStatus, SagaHistoryEntry, SagaOutcome, SagaStep, SagaWorkflow
 from ..service.plain import plain
-from .output import clock, console, print_table, short_json, status
+from .output import clock, console, print_table, short_json, shown, status
 
 _LOOK_EVERY = 0.5  # seconds
 _TONES = {"completed": "green", "failed": "red", "exhausted": "red", "parked": "bold red", "adopted": "yellow"}
@@ -86,7 +86,7 @@ async def follow(manager: BackgroundOperationsManager, saga_id: str, *, quiet: b
 def _step_row(step: SagaStep) -> list[object]:
     undone = Text("") if step.compensation_status is None else status(step.compensation_status)
     if step.compensation_attempts:
-        undone.append(f" ×{step.compensation_attempts}")
+        undone.append(f" {shown('×', 'x')}{step.compensation_attempts}")
     told = step.compensation_error or step.error
     if told is None and step.status in (OperationStatus.COMPLETED, OperationStatus.COMPENSATED):
         told = short_json(step.result)

@@ -69,7 +69,8 @@ def list_sagas(  # noqa: PLR0913, PLR0917 - options of a command line
     if as_json:
         print_json(page)
         return
-    print_table(["saga", "tenant", "type", "status", "step", "age"], [_row(saga) for saga in page.sagas], "no sagas")
+    columns = ["saga", "tenant", "type", "status", "step", "age"]
+    print_table(columns, [_row(saga) for saga in page.sagas], "no sagas", whole="saga")
     if page.cursor is not None:
         console().print(f"there are more: --cursor {page.cursor}", style="dim")
 
