@@ -222,6 +222,37 @@ def test_what_cannot_be_done_is_told_on_standard_error(shell: Shell, words: tupl
     assert result.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("sagas", "list", "--cursor", "\udcff"), "cursor: is not one that a page of this list gave"),
+        (("sagas", "list", "--tenant", "\udcff"), "tenant_id: holds half a surrogate pair"),
+        (("sagas", "list", "--type", "\udcff"), "workflow_type: holds half a surrogate pair"),
+        (("sagas", "show", "\udcff-00"), "saga_id: holds half a surrogate pair"),
+        (("sagas", "watch", "\udcff-00"), "saga_id: holds half a surrogate pair"),
+        (("sagas", "start", "-", "--key", "\udcff"), "idempotency_key: holds half a surrogate pair"),
+        (("keys", "\udcff"), "key: holds half a surrogate pair"),
+        (("keys", "\udcff", "--tenant", "acme"), "key: holds half a surrogate pair"),
+        (("keys", "a", "--tenant", "\udcff"), "tenant_id: holds half a surrogate pair"),
+        (("keys", "--tenant", "\udcff"), "tenant_id: holds half a surrogate pair"),
+        (("keys", "--cursor", "\udcff"), "cursor: "),
+    ],
+)
+def test_bytes_that_are_no_text_are_told(shell: Shell, words: tuple[str, ...], told: str) -> None:
+    """As a shell passes them on."""
+    body = json.dumps({"tenant_id": "acme", "workflow_type": "order", "steps": [CHARGE]})
+    result = shell.run(*words, code=2, given=body)
+    assert result.stderr.startswith(f"dotmac-tasks: {told}")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+def test_a_saga_that_is_no_text_refuses(shell: Shell, verb: str) -> None:
+    told = "saga_id: holds half a surrogate pair, which is no character"
+    assert told in shell.run("sagas", verb, "\udcff-00", code=1).stderr
+    assert shell.json("sagas", verb, "\udcff-00", code=1) == {"done": [], "refused": {r"\udcff-00": told}}
+
+
 def test_a_storage_that_does_not_answer_has_a_code_of_its_own() -> None:
     nobody = f"redis://127.0.0.1:{next(port_candidates())}/0?socket_timeout=0.5"
     result = CliRunner().invoke(app, ["workers", "--redis", nobody], env={"REDIS_URL": ""})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import trio
@@ -73,3 +74,52 @@ async def test_the_storage_is_examined_without_a_start() -> None:
     assert finding.verdict is Verdict.ADVICE
     with pytest.raises(NotStarted):
         await manager.count_sagas()
+
+
+HALF = "\udcff"  # what `os.fsdecode` makes of a byte that is no text
+SAGA = {"tenant_id": "t", "workflow_type": "w", "steps": [step("a")]}
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "field"),
+    [
+        *(
+            (method, (bad, *more), "saga_id")
+            for bad in (None, 5, HALF, f"{HALF}-00")
+            for method, more in (
+                ("get_saga", ()),
+                ("get_saga_history", ()),
+                ("execute_saga_workflow", ()),
+                ("add_saga_note", ("event", {})),
+                ("cancel_saga", ()),
+                ("retry_saga", ()),
+            )
+        ),
+        *(("list_sagas", {"limit": bad}, "limit") for bad in (None, 1.5, True, "7", 0, 1001)),
+        *(("list_sagas", {"cursor": bad}, "cursor") for bad in (1, HALF)),
+        *(("list_sagas", {"tenant_id": bad}, "tenant_id") for bad in (1, HALF)),
+        *(("list_sagas", {"workflow_type": bad}, "workflow_type") for bad in (1, HALF)),
+        *(("list_idempotency_keys", {"limit": bad}, "limit") for bad in (None, 1.5, True)),
+        *(("list_idempotency_keys", {"cursor": bad}, "cursor") for bad in (1, HALF)),
+        *(("list_idempotency_keys", {"tenant_id": bad}, "tenant_id") for bad in (1, HALF)),
+        *(("check_idempotency", {"key": bad, "tenant_id": "t"}, "key") for bad in (1, HALF)),
+        *(("check_idempotency", {"key": "k", "tenant_id": bad}, "tenant_id") for bad in (1, HALF)),
+        *(("create_idempotency_key", ("t", "u", "o", bad), "key") for bad in (1, HALF)),
+        *(("run_idempotent", {"tenant_id": "t", "operation_type": "o", "key": bad}, "key") for bad in (1, HALF)),
+        *(("start_saga", {**SAGA, "idempotency_key": bad}, "idempotency_key") for bad in (1, HALF)),
+        *(("create_saga_workflow", {**SAGA, "idempotency_key": bad}, "idempotency_key") for bad in (1, HALF)),
+    ],
+)
+async def test_what_can_be_no_name_of_anything_is_refused_by_field(
+    manager: BackgroundOperationsManager, method: str, arguments: tuple[Any, ...] | dict[str, Any], field: str
+) -> None:
+    positional, named = ((), arguments) if isinstance(arguments, dict) else (arguments, {})
+    with pytest.raises(InvalidInput) as refused:
+        await getattr(manager, method)(*positional, **named)
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("bad", [None, 5, HALF])
+async def test_there_is_no_handle_for_what_is_no_id(manager: BackgroundOperationsManager, bad: Any) -> None:
+    with pytest.raises(InvalidInput, match="saga_id"):
+        manager.saga_handle(bad)

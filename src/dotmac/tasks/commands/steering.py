@@ -41,7 +41,7 @@ def steer(link: Link, deed: Deed, saga_ids: list[str], reason: str, *, as_json: 
                 try:
                     await deed(manager, saga_id, who(), reason)
                 except (InvalidInput, SagaNotFound, SagaStateError) as error:
-                    steered.refused[saga_id] = str(error)
+                    steered.refused[plain(saga_id)] = str(error)  # which no JSON might carry, as it was given
                 else:
                     steered.done.append(saga_id)
         return steered

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from ..bounds import check_encodable
 from ..crossing.anywhere import anywhere
 from ..errors import InvalidInput
 from ..handle import SagaHandle
@@ -38,6 +39,7 @@ class SagaMethods(Hosted):
 
         With an idempotency key that is known, it gives the saga that the key stands for.
         """
+        _check_texts(idempotency_key=idempotency_key)
         sagas = self._hosted().sagas
         fields = {
             "tenant_id": tenant_id,
@@ -58,6 +60,7 @@ class SagaMethods(Hosted):
         Raises:
             SagaNotFound: There is no such saga.
         """
+        check_encodable("saga_id", saga_id)
         return (await self._hosted().sagas.execute(saga_id)).completed
 
     @anywhere
@@ -90,6 +93,7 @@ class SagaMethods(Hosted):
             StorageUnavailable: No answer. If the saga was stored all the same, it runs; repeat with the same
                 idempotency key to be sure.
         """
+        _check_texts(idempotency_key=idempotency_key)
         hosted = self._hosted()
         fields = {
             "tenant_id": tenant_id,
@@ -102,16 +106,19 @@ class SagaMethods(Hosted):
 
     def saga_handle(self, saga_id: str) -> SagaHandle:
         """A handle for a saga that was started earlier or elsewhere."""
+        check_encodable("saga_id", saga_id)
         return SagaHandle(saga_id, self._hosted())
 
     @anywhere
     async def get_saga(self, saga_id: str) -> SagaWorkflow:
         """The saga as it stands. Raises SagaNotFound."""
+        check_encodable("saga_id", saga_id)
         return await self._hosted().sagas.get(saga_id)
 
     @anywhere
     async def get_saga_history(self, saga_id: str) -> list[SagaHistoryEntry]:
         """Everything that happened to it, oldest first. Raises SagaNotFound."""
+        check_encodable("saga_id", saga_id)
         return await self._hosted().sagas.history(saga_id)
 
     @anywhere
@@ -127,6 +134,7 @@ class SagaMethods(Hosted):
             InvalidInput: The details are not JSON.
             SagaNotFound: There is no such saga.
         """
+        check_encodable("saga_id", saga_id)
         await self._hosted().sagas.note(saga_id, {**details, "event": event})
 
     @anywhere
@@ -155,6 +163,7 @@ class SagaMethods(Hosted):
         Raises:
             InvalidInput: A filter, the limit or the cursor makes no sense.
         """
+        _check_texts(tenant_id=tenant_id, workflow_type=workflow_type)
         check_saga_cursor(cursor)
         try:
             wanted = None if status is None else OperationStatus(status)
@@ -190,6 +199,7 @@ class SagaMethods(Hosted):
             SagaNotFound: There is no such saga.
             SagaStateError: It is not parked, or cannot go on from this step; the message says why.
         """
+        check_encodable("saga_id", saga_id)
         await self._hosted().steering.retry(saga_id, reason, from_step)
         return self.saga_handle(saga_id)
 
@@ -206,6 +216,12 @@ class SagaMethods(Hosted):
         handle = self.saga_handle(saga_id)
         await handle.cancel(reason)
         return handle
+
+
+def _check_texts(**texts: str | None) -> None:
+    for field, text in texts.items():
+        if text is not None:
+            check_encodable(field, text)
 
 
 def _seconds(field: str, at: datetime | None) -> float | None:

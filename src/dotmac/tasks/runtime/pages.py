@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from ..errors import InvalidInput
 
@@ -11,13 +12,15 @@ _SAGA_ID = re.compile(r"[0-9a-f]{11}-[0-9a-f]{16}-[0-9a-f]{2}")
 """As `storage.ids` makes them, whichever partition they name."""
 
 
-def check_limit(limit: int) -> None:
-    """Refuse a page that would be too long. Raises InvalidInput."""
+def check_limit(limit: Any) -> None:
+    """Refuse a page that would be too long, or of no length. Raises InvalidInput."""
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise InvalidInput("limit", f"must be a whole number, not {limit!r:.80}")
     if not 0 < limit <= MAX_PAGE:
         raise InvalidInput("limit", f"must lie between 1 and {MAX_PAGE}, not {limit}")
 
 
-def check_saga_cursor(cursor: str | None) -> None:
+def check_saga_cursor(cursor: Any) -> None:
     """Refuse what no page of sagas gave; any text has a place among ids, so it would give some page.
 
     Raises:
