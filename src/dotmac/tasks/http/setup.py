@@ -16,6 +16,8 @@ def add_background_operations_middleware(
 
     The manager starts and stops with the app. Register handlers with it, start sagas with it, hold locks with it.
 
+    What replays and refusals have to pass too, such as a `CORSMiddleware`, must be further out: add it after this.
+
     Args:
         app: A Starlette or FastAPI app, or anything else with ``add_middleware``. A plain ASGI app is wrapped
             instead: ``app = BackgroundOperationsMiddleware(app, manager)``.
