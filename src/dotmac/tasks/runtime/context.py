@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from ..saga.commands import Invoke
 from ..saga.state import SagaState, TrackStatus
 from ..saga.views import result_value
 
@@ -76,3 +77,10 @@ class HandlerContext(msgspec.Struct):
         From a worker thread, call it through ``trio.from_thread.run_sync(context.heartbeat)``.
         """
         self.deadline = self._beat()
+
+
+def attempt_token(state: SagaState, command: Invoke) -> str:
+    """What stays the same for all attempts at one step, or at undoing it once."""
+    times_undone = state.steps[command.step].times_undone
+    again = f".{times_undone}" if times_undone else ""
+    return f"{state.definition.saga_id}:{command.step}{again}{':undo' if command.undo else ''}"

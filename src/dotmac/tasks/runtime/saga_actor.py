@@ -26,9 +26,8 @@ from ..saga.events import AttemptFailed, AttemptStarted, AttemptSucceeded, Cance
 from ..saga.lock_names import lock_name
 from ..saga.machine import decide, interruptible
 from ..saga.references import resolve
-from ..saga.state import SagaState
 from .attempt import Attempt, failure_of, run_attempt
-from .context import HandlerContext, StepResults
+from .context import HandlerContext, StepResults, attempt_token
 from .journal import Journal
 from .limits import AttemptLimit
 from .log_fields import saga_fields
@@ -282,7 +281,7 @@ class SagaActor:
         return HandlerContext(
             tenant_id=definition.tenant_id,
             operation_type=(step.compensation_operation if command.undo else step.operation) or "",
-            token=_token(state, command),
+            token=attempt_token(state, command),
             attempt=command.attempt,
             saga_id=definition.saga_id,
             workflow_type=definition.workflow_type,
@@ -295,9 +294,3 @@ class SagaActor:
             step_happened=state.steps[command.step].result is not None,
             _beat=limit.beat,
         )
-
-
-def _token(state: SagaState, command: Invoke) -> str:
-    times_undone = state.steps[command.step].times_undone
-    again = f".{times_undone}" if times_undone else ""
-    return f"{state.definition.saga_id}:{command.step}{again}{':undo' if command.undo else ''}"
