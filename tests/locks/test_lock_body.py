@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -357,6 +358,19 @@ async def test_what_makes_no_sense_is_refused_by_name(node: Node, arguments: dic
     with pytest.raises(InvalidInput) as refused:
         node.manager.lock(**arguments)
     assert refused.value.field == field
+
+
+@pytest.mark.parametrize("ttl", ["60", timedelta(seconds=60), math.nan, math.inf, 0, -5, True])
+async def test_an_extension_that_makes_no_sense_is_refused_and_hurts_no_lock(node: Node, ttl: Any) -> None:
+    async with node.manager.lock("a", ttl=1.0) as held, node.manager.lock(["b", "c"], ttl=1.0) as several:
+        before = held.deadline
+        for each in (held, several):
+            with pytest.raises(InvalidInput) as refused:
+                await each.extend(ttl)
+            assert refused.value.field == "ttl"
+        assert held.deadline == before
+        await trio.sleep(5)
+    assert node.manager.is_running
 
 
 async def test_a_stopped_manager_has_no_locks(shared: MemoryStorage) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -16,11 +15,11 @@ from ..listings import LockStanding
 from ..models import LockInfo
 from ..portal.locks import lock_elsewhere
 from ..runtime.lock_body import HeldLock, HeldLocks, HoldingAll, HoldingOne
+from ..runtime.lock_times import check_ttl, check_wait
 from ..runtime.pages import check_limit
 from .life import Hosted
 
 DEFAULT_TTL = 10.0
-SHORTEST_TTL, LONGEST_TTL = 0.05, 86_400.0
 
 Names = list[str] | tuple[str, ...] | AbstractSet[str]
 
@@ -168,11 +167,5 @@ def _checked_names(names: Names) -> list[str]:
 def _check(names: list[str], ttl: float, wait: float | None, field: str = "ttl") -> None:
     for name in names:
         check_name("name", name)
-    if not _is_number(ttl) or not SHORTEST_TTL <= ttl <= LONGEST_TTL:
-        raise InvalidInput(field, f"must be {SHORTEST_TTL} to {LONGEST_TTL:.0f} seconds, not {ttl!r:.80}")
-    if wait is not None and (not _is_number(wait) or not 0 <= wait < math.inf):
-        raise InvalidInput("wait", f"must be a number of seconds, 0 or more, or None, not {wait!r:.80}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    check_ttl(ttl, field)
+    check_wait(wait)

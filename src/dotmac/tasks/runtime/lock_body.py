@@ -22,6 +22,7 @@ from ..errors import LockLost
 from .lock_holding import Body, Ticket
 from .lock_renewals import LockRenewals
 from .lock_service import LockService
+from .lock_times import check_ttl
 
 
 class HeldLock:
@@ -55,11 +56,16 @@ class HeldLock:
     async def extend(self, ttl: float) -> None:
         """Have the lease last for `ttl` seconds from now, and renew it by that from now on; never shortens it.
 
+        Args:
+            ttl: 0.05 to 86,400.
+
         Raises:
+            InvalidInput: `ttl` makes no sense; nothing has changed.
             LockLost: The lock is not held any more. (In a body that was cancelled for that, the cancellation goes on.)
             StorageUnavailable: No answer: the lease lasts as long as it did, or as long as was asked for.
             StorageRefused: The lease lasts as long as it did.
         """
+        check_ttl(ttl)  # all locks of this process are renewed by one task, which one wrong number would end
         ticket = self._ticket
         if ticket.tenure is None or ticket.over:
             raise LockLost(f"the lock {self.name!r} is not held any more")
