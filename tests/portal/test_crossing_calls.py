@@ -7,6 +7,7 @@ import random
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from typing import Any
@@ -18,7 +19,17 @@ import trio
 from dotmac.tasks import BackgroundOperationsManager, NotStarted, SagaNotFound
 from dotmac.tasks.crossing.home import Home
 from dotmac.tasks.facade.claims import KeyedRequest
-from portal.hosts import ASYNCIO_HOSTS, ELSEWHERE, Host, a_manager, block_until, crossing_calls, eventually, run_asyncio
+from portal.hosts import (
+    ASYNCIO_HOSTS,
+    ELSEWHERE,
+    Host,
+    a_manager,
+    block_until,
+    crossing_calls,
+    eventually,
+    run_asyncio,
+    under_another_trio,
+)
 from portal.test_facade_anywhere import Holder, a_full_manager
 
 visible: ContextVar[str] = ContextVar("visible", default="nobody")
@@ -127,7 +138,7 @@ def test_a_caller_who_is_cancelled_twice_still_waits(host: Host[Any]) -> None:
 
 
 @in_asyncio
-def test_an_error_that_ends_a_cancelled_call_is_not_hidden(host: Host[Any]) -> None:
+def test_an_error_that_ends_a_cancelled_call_is_not_hidden(host: Host[Any], caplog: pytest.LogCaptureFixture) -> None:
     async def fail_at_the_end() -> None:
         try:
             await trio.sleep_forever()
@@ -135,11 +146,31 @@ def test_an_error_that_ends_a_cancelled_call_is_not_hidden(host: Host[Any]) -> N
             raise ValueError("while it ended") from None
 
     async def program(manager: BackgroundOperationsManager) -> None:
-        with pytest.raises(ValueError, match="while it ended"):
+        with pytest.raises(TimeoutError) as raised:
             async with asyncio.timeout(0.05):
                 await inside(manager, fail_at_the_end)
+        assert raised.value.__cause__ is not None
+        assert isinstance(raised.value.__cause__.__cause__, ValueError)
+        assert "ended with an error: ValueError('while it ended')" in caplog.text
 
     host(a_manager(), program)
+
+
+def test_another_trio_run_raises_the_error_of_a_cancelled_call_and_cancels_again() -> None:
+    async def fail_at_the_end() -> None:
+        try:
+            await trio.sleep_forever()
+        except trio.Cancelled:
+            raise ValueError("while it ended") from None
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        with trio.move_on_after(0.05) as scope:
+            with pytest.raises(ValueError, match="while it ended"):
+                await inside(manager, fail_at_the_end)
+            await trio.lowlevel.checkpoint()
+        assert scope.cancelled_caught
+
+    under_another_trio(a_manager(), program)
 
 
 async def cancel_too_late(manager: BackgroundOperationsManager, call: Awaitable[Any]) -> None:
@@ -150,6 +181,34 @@ async def cancel_too_late(manager: BackgroundOperationsManager, call: Awaitable[
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+@in_asyncio
+def test_a_caller_who_deals_with_the_error_of_a_call_is_cancelled_all_the_same(host: Host[Any]) -> None:
+    """The error is on its way back when he is cancelled; asyncio will not do that again."""
+
+    async def fail() -> None:
+        raise ValueError("there")
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        async def try_once() -> None:
+            with suppress(ValueError):
+                await inside(manager, fail)
+
+        await cancel_too_late(manager, try_once())
+
+    host(a_manager(), program)
+
+
+@in_asyncio
+def test_a_cancellation_goes_before_the_error_of_undoing_what_came_too_late(host: Host[Any]) -> None:
+    async def fail(_result: object) -> None:
+        raise ValueError("it cannot be undone")
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        await cancel_too_late(manager, manager._home.run(trio.lowlevel.checkpoint, undo=fail))
+
+    host(a_manager(), program)
 
 
 def _claim_of(answer: Any) -> Any:

@@ -19,6 +19,7 @@ from portal.hosts import (
     PATIENCE,
     Host,
     a_manager,
+    block_until,
     crossing_calls,
     eventually,
     run_asyncio,
@@ -228,6 +229,41 @@ def _lose_now(manager: BackgroundOperationsManager, name: str, ended: threading.
     assert ticket.tenure is not None
     ticket.tenure.lose()
     ended.set()
+
+
+@in_asyncio
+def test_a_cancellation_while_a_body_is_left_goes_before_errors(host: Host[Any]) -> None:
+    """The errors of the body, of the lock, and of both."""
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        for fails, is_lost in ((True, False), (False, True), (True, True)):
+            go_on = asyncio.Event()
+
+            async def hold(fails: bool, is_lost: bool, go_on: asyncio.Event) -> None:
+                async with manager.lock("a"):
+                    await go_on.wait()
+                    if is_lost:
+                        lose_unnoticed(manager)
+                    if fails:
+                        raise ValueError("mine")
+
+            task = asyncio.create_task(hold(fails, is_lost, go_on))
+            await eventually(lambda: is_held(manager))
+            go_on.set()
+            await asyncio.sleep(0)
+            block_until(lambda: not crossing_calls(manager))  # it has been left, and the task does not know yet
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError) as raised:
+                await task
+            expected = ExceptionGroup if fails and is_lost else ValueError if fails else LockLost
+            assert isinstance(raised.value.__cause__, expected)
+            await eventually(lambda: no_locks(manager))
+
+    host(a_manager(), program)
+
+
+async def is_held(manager: BackgroundOperationsManager) -> bool:
+    return bool(await manager.list_locks())
 
 
 @in_asyncio

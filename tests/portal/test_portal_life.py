@@ -181,6 +181,25 @@ def test_a_failure_of_the_runtime_comes_out_of_stop(fail: Fail, caplog: pytest.L
     assert "the runtime failed" in caplog.text
 
 
+def test_a_cancelled_stop_is_cancelled_even_if_the_runtime_has_failed(
+    fail: Fail, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        manager = a_manager()
+        await manager.start()
+        fail(manager)
+        await eventually(lambda: is_over(manager))
+        stopping = asyncio.create_task(manager.stop())
+        await asyncio.sleep(0)
+        stopping.cancel()
+        with pytest.raises(asyncio.CancelledError) as raised:
+            await stopping
+        assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+    run_asyncio(main)
+    assert "the runtime failed" in caplog.text
+
+
 @pytest.fixture
 def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[BackgroundOperationsManager], None]:
     """Has the runtime of a manager fail in a way that nothing mends."""

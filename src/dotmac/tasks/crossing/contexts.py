@@ -17,7 +17,7 @@ import trio
 
 from ..errors import InternalError, NotStarted
 from .calls import Call
-from .home import Home, settled
+from .home import Home, insist, settled
 
 T = TypeVar("T")
 Opening = Callable[[], AbstractAsyncContextManager[T]]
@@ -196,7 +196,10 @@ def concluded(
         elif isinstance(rest, Exception) and not stay.missed:
             rest = None  # the context has dealt with it
         if failure is not None and isinstance(rest, Exception):
-            raise BaseExceptionGroup("the body failed, and so did what it ran inside", [rest, failure]) from None
+            failure = BaseExceptionGroup("the body failed, and so did what it ran inside", [rest, failure])
+            rest = None
+        if rest is None or isinstance(rest, Exception):
+            insist(cancelled, failure if rest is None else rest)
         if failure is not None and rest is None:
             raise failure from failure.__cause__
         if rest is None and cancelled is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import copy_context
@@ -22,6 +23,8 @@ from .sides import LoopSide, Side, ThreadWait, TrioSide
 
 T = TypeVar("T")
 Undo = Callable[[T], Awaitable[object]]
+
+_log = logging.getLogger(__name__)
 
 
 class Home:
@@ -143,8 +146,12 @@ class Home:
         cancelled = await wait.until_notified(call.cancel)
         if cancelled is not None and undo is not None and isinstance(call.outcome, outcome.Value):
             value = call.outcome.value
-            with suppress(NotStarted):  # what is to be undone has ended together with the home
-                await self._carry_through(lambda: undo(value))
+            try:
+                with suppress(NotStarted):  # what is to be undone has ended together with the home
+                    await self._carry_through(lambda: undo(value))
+            except Exception as error:
+                insist(cancelled, error)
+                raise
         return settled(call.outcome, cancelled)
 
     async def _carry_through(self, function: Callable[[], Awaitable[object]]) -> None:
@@ -184,12 +191,31 @@ def _waker(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], ob
 def settled(result: outcome.Outcome[T] | None, cancelled: BaseException | None) -> T:
     """What a caller gets who has waited for a call's end.
 
-    An error of the call is raised even if the caller was cancelled: it would be hidden else.
+    An error of the call is raised even if trio has cancelled the caller: it would be hidden else. See `insist` for
+    what else can have cancelled him.
     """
     try:
-        if cancelled is not None and not isinstance(result, outcome.Error):
-            raise cancelled
+        if cancelled is not None:
+            if not isinstance(result, outcome.Error):
+                raise cancelled
+            insist(cancelled, result.error)
         assert result is not None  # noqa: S101 - only a cancelled caller's call ends without
         return result.unwrap()
     finally:
         del result, cancelled  # they refer to this frame, which refers to them
+
+
+def insist(cancelled: BaseException | None, error: BaseException | None) -> None:
+    """Where both happened to a caller, raise what he was cancelled with, unless he will meet it again anyway.
+
+    A scope of trio's cancels at every checkpoint until it is left. Asyncio cancels once, and Ctrl-C comes once: a
+    caller who deals with the error, and tries again, would never be ended.
+    """
+    try:
+        if cancelled is None or isinstance(cancelled, trio.Cancelled) or not isinstance(error, Exception):
+            return
+        if not isinstance(error, NotStarted):  # that would be no news to whoever is cancelled
+            _log.warning("a call of a caller who was cancelled ended with an error: %r", error, exc_info=error)
+        raise cancelled from error
+    finally:
+        del cancelled, error  # they refer to this frame

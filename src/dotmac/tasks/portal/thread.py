@@ -20,6 +20,7 @@ from functools import partial
 
 import trio
 
+from ..crossing.home import insist
 from ..crossing.sides import ThreadWait
 from ..crossing.threads import runs_beside_its_host
 from ..errors import NotStarted
@@ -66,8 +67,8 @@ class RuntimeThread:
         self._begin()
         try:
             await self._home.run(self._hosting.start, undo=lambda _: self._hosting.stop(hurry=True))
-        except BaseException:
-            await self._until_over()
+        except BaseException as error:
+            insist(await self._until_over(), error)
             raise
         self._watch = self._stop_with_loop(self._in_loop)
         await anext(self._watch)
@@ -92,13 +93,10 @@ class RuntimeThread:
         try:
             with suppress(NotStarted):  # it has ended by itself
                 await self._home.run(partial(self._hosting.stop, hurry=hurry))
-        except BaseException:
-            await self._until_over()
+        except BaseException as error:
+            insist(await self._until_over(), error)
             raise
-        cancelled = await self._until_over()
-        self._raise_failure()
-        if cancelled is not None:
-            raise cancelled
+        self._raise_end(await self._until_over())
 
     async def _until_over(self) -> BaseException | None:
         """Wait for the end of the thread, whatever happens; what the caller was cancelled with meanwhile."""
@@ -115,10 +113,10 @@ class RuntimeThread:
         self._begin()
         try:
             self._home.run_from_thread(self._hosting.start)
-        except BaseException:
+        except BaseException as error:
             with suppress(NotStarted):  # it may have started in the moment of the interruption
                 self._home.post(self._hurry)
-            self._block_until_over()
+            insist(self._block_until_over(), error)
             raise
 
     def stop_blocking(self, *, hurry: bool) -> None:
@@ -127,13 +125,10 @@ class RuntimeThread:
         try:
             with suppress(NotStarted):  # it has ended by itself
                 self._home.run_from_thread(partial(self._hosting.stop, hurry=hurry))
-        except BaseException:
-            self._block_until_over()
+        except BaseException as error:
+            insist(self._block_until_over(), error)
             raise
-        interrupted = self._block_until_over()
-        self._raise_failure()
-        if interrupted is not None:
-            raise interrupted
+        self._raise_end(self._block_until_over())
 
     def _block_until_over(self) -> BaseException | None:
         wait = ThreadWait()
@@ -180,11 +175,19 @@ class RuntimeThread:
         for notify in self._told_over:
             notify()
 
-    def _raise_failure(self) -> None:
-        """Raise what the runtime, or the trio run itself, failed with."""
-        self._hosting.raise_failure()
-        if self._failure is not None:
-            raise self._failure
+    def _raise_end(self, cancelled: BaseException | None) -> None:
+        """Raise what the runtime, or the trio run itself, failed with, or what the caller was cancelled with."""
+        try:
+            self._hosting.raise_failure()
+            if self._failure is not None:
+                raise self._failure
+            if cancelled is not None:
+                raise cancelled
+        except Exception as failure:
+            insist(cancelled, failure)
+            raise
+        finally:
+            del cancelled  # it refers to this frame
 
     async def _live(self) -> None:
         runs_beside_its_host.set(True)
