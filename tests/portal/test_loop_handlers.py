@@ -7,10 +7,12 @@ import threading
 from contextvars import ContextVar
 from typing import Any
 
+import anyio
 import pytest
 
 from dotmac.tasks import BackgroundOperationsManager, HandlerContext, LockReentered, OperationFailed
-from portal.hosts import ASYNCIO_HOSTS, PATIENCE, Host, a_manager, plain_loop
+from dotmac.tasks.errors import UsageError
+from portal.hosts import ASYNCIO_HOSTS, HOSTS, PATIENCE, Host, a_manager, plain_loop, run_asyncio
 
 in_asyncio = pytest.mark.parametrize("host", ASYNCIO_HOSTS.values(), ids=ASYNCIO_HOSTS)
 visible: ContextVar[str] = ContextVar("visible", default="nobody")
@@ -233,6 +235,62 @@ def test_handlers_that_were_registered_before_work_in_each_loop_that_starts_the_
 
     for host in ASYNCIO_HOSTS.values():
         host(manager, program)
+
+
+@pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
+def test_a_handler_that_would_stop_its_own_manager_is_refused(host: Host[Any]) -> None:
+    """It would wait for its own end. What it may stop is another one."""
+    manager, another = a_manager(), a_manager()
+
+    async def try_to_stop() -> None:
+        with pytest.raises(UsageError, match="a handler cannot stop its own manager"):
+            await manager.stop()
+
+    @manager.register_operation_handler("work")
+    async def work(parameters: dict[str, Any]) -> str:
+        await another.start()
+        await another.stop()
+        await try_to_stop()
+        async with anyio.create_task_group() as group:
+            group.start_soon(try_to_stop)
+        return "done"
+
+    @manager.register_operation_handler("plain")
+    def plain(parameters: dict[str, Any]) -> str:
+        with pytest.raises(UsageError, match="a handler cannot stop its own manager"):
+            manager.sync.stop()
+        return "done"
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        steps = [{"name": "A", "operation": "work"}, {"name": "B", "operation": "plain"}]
+        outcome = await (await manager.start_saga(tenant_id="t", workflow_type="w", steps=steps)).result()
+        assert outcome.results == {"A": "done", "B": "done"}
+        assert await manager.run_idempotent(tenant_id="t", operation_type="work") == "done"
+        assert manager.is_running
+
+    host(manager, program)
+
+
+def test_a_task_that_outlives_its_handler_can_stop_the_manager() -> None:
+    async def main() -> None:
+        manager, ended = a_manager(), asyncio.Event()
+        tasks: list[asyncio.Task[None]] = []
+
+        async def stop() -> None:
+            await ended.wait()
+            await manager.stop()
+
+        @manager.register_operation_handler("work")
+        async def work(parameters: dict[str, Any]) -> None:
+            tasks.append(asyncio.create_task(stop()))
+
+        await manager.start()
+        await (await manager.start_saga(**saga())).result()
+        ended.set()
+        await tasks[0]
+        assert not manager.is_running
+
+    run_asyncio(main)
 
 
 def test_a_handler_whose_loop_is_gone_has_not_failed() -> None:

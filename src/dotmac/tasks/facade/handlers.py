@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, TypeVar, overload
 
 from ..runtime.handlers import HandlerFunction, Handlers, make_handler
+from ..runtime.inside_handlers import marked
 
 F = TypeVar("F", bound=HandlerFunction)
 G = TypeVar("G", bound=HandlerFunction)
@@ -71,10 +72,9 @@ class HandlerMethods:
         """
         return self._register(self._handlers.compensations, operation_type, handler, unknown_errors)
 
-    @staticmethod
-    def _register(table: dict[str, Any], name: str, function: F | None, unknown: UnknownErrors) -> F | Decorator:
+    def _register(self, table: dict[str, Any], name: str, function: F | None, unknown: UnknownErrors) -> F | Decorator:
         def register(function: G) -> G:
-            table[name] = make_handler(name, function, unknown)
+            table[name] = marked(make_handler(name, function, unknown), self._handlers)
             return function
 
         return register if function is None else register(function)

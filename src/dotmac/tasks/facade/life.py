@@ -24,6 +24,7 @@ from ..models import Finding
 from ..portal.thread import RuntimeThread
 from ..runtime.environment import SagaEnvironment
 from ..runtime.hosting import Hosting
+from ..runtime.inside_handlers import refuse_inside
 
 
 class Hosted:
@@ -68,6 +69,9 @@ class Hosted:
 
         Args:
             hurry: Cut running attempts off at once, also those that an earlier call still waits for.
+
+        Raises:
+            UsageError: A handler of this manager calls it, or a task of that handler: it would wait for itself.
         """
         await self._stop(hurry=hurry)
 
@@ -134,6 +138,7 @@ class Hosted:
     @contextmanager
     def _being_stopped(self) -> Iterator[tuple[Hosting | None, RuntimeThread | None]]:
         """The runtime that is to be stopped, or is stopped already by an earlier call; inside, it is."""
+        refuse_inside(self._environment.handlers)
         hosting, thread = self._forget()
         if hosting is None:
             hosting, thread = self._stopping

@@ -1,0 +1,63 @@
+"""Which handlers a piece of code runs inside of: what they call must not wait for their own end.
+
+It goes by the context, so that it holds in whichever event loop or thread a handler runs, and for the tasks that it
+starts; these may outlive it, so each mark says whether its handler still runs.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any
+
+from ..errors import UsageError
+from .context import HandlerContext
+from .handlers import Handler, Handlers
+
+
+class _Mark:
+    """One call of a handler; over: it has ended."""
+
+    __slots__ = ("handlers", "over")
+
+    def __init__(self, handlers: Handlers) -> None:
+        self.handlers = handlers
+        self.over = False
+
+
+_marks: ContextVar[tuple[_Mark, ...]] = ContextVar("dotmac.tasks.runtime.inside_handlers", default=())
+"""Several: a handler can ask another manager for something, whose handler runs for it."""
+
+
+def marked(handler: Handler, handlers: Handlers) -> Handler:
+    """The handler, as one whose calls are known to be inside of it.
+
+    Args:
+        handler: The plain one.
+        handlers: All of its manager.
+    """
+    plain = handler.call
+
+    async def call(parameters: dict[str, Any], context: HandlerContext) -> Any:
+        outer, mark = _marks.get(), _Mark(handlers)
+        _marks.set((*(each for each in outer if not each.over), mark))
+        try:
+            return await plain(parameters, context)
+        finally:
+            mark.over = True
+            _marks.set(outer)  # and no reset: a coroutine can be closed in another context
+
+    return replace(handler, call=call)
+
+
+def refuse_inside(handlers: Handlers) -> None:
+    """Raise where a handler would wait for its own end.
+
+    Raises:
+        UsageError: This runs inside one of these handlers.
+    """
+    if any(mark.handlers is handlers and not mark.over for mark in _marks.get()):
+        raise UsageError(
+            "a handler cannot stop its own manager, which would wait for the handler: have it tell a task that is "
+            "none of its own, by an event, say, and stop the manager there"
+        )
