@@ -72,6 +72,25 @@ def test_what_cannot_be_delivered_is_told_and_not_kept() -> None:
     assert made == ["found"]
 
 
+def test_nobody_relies_on_a_wake_up_that_is_about_to_fail() -> None:
+    other, made = OtherThread(), list[str]()
+    meanwhile = threading.Thread(target=lambda: bag.put(lambda: made.append("found")))
+
+    def wake(call: Callable[[], None]) -> None:
+        if meanwhile.ident is None:
+            meanwhile.start()
+            meanwhile.join(0.05)  # it can put nothing in before this has failed
+            raise RuntimeError("closed")
+        other.wake(call)
+
+    bag = Mailbag(wake)
+    with pytest.raises(RuntimeError, match="closed"):
+        bag.put(lambda: made.append("lost"))
+    meanwhile.join()
+    other.come_round()
+    assert made == ["found"]
+
+
 def test_threads_that_put_at_the_same_time_lose_nothing() -> None:
     made: list[int] = []
     emptied = threading.Semaphore(0)

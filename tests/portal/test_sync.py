@@ -238,6 +238,53 @@ def test_ctrl_c_in_a_body_gives_its_lock_up() -> None:
         assert sync.list_locks() == []
 
 
+def interrupt_next_call(manager: BackgroundOperationsManager, *, woken: bool) -> None:
+    """Ctrl-C while the next call is sent to the runtime's thread, before or after it is woken."""
+    bag: Any = manager._home._bag
+    plain_wake = bag._wake
+
+    def wake(deliver: Any) -> None:
+        bag._wake = plain_wake
+        if woken:
+            plain_wake(deliver)
+        raise KeyboardInterrupt
+
+    bag._wake = wake
+
+
+@pytest.mark.parametrize("woken", [False, True])
+def test_ctrl_c_while_a_call_is_sent_ends_it_and_waits_for_its_end(woken: bool) -> None:
+    manager = a_manager()
+    with manager.sync as sync:
+        interrupt_next_call(manager, woken=woken)
+        with pytest.raises(KeyboardInterrupt):
+            sync.list_locks()
+        interrupt_next_call(manager, woken=woken)
+        with pytest.raises(KeyboardInterrupt), sync.lock("a"):
+            raise AssertionError
+        assert sync.list_locks() == []
+        with pytest.raises(KeyboardInterrupt), sync.lock("a"):
+            interrupt_next_call(manager, woken=woken)
+        assert sync.list_locks() == []
+        assert not crossing_calls(manager)
+
+
+def test_ctrl_c_while_a_call_is_sent_too_late_is_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    manager = a_manager()
+    with manager.sync:
+        home = manager._home
+    attempts: list[int] = []
+
+    def post(_call: object) -> None:
+        attempts.append(1)
+        raise KeyboardInterrupt if len(attempts) == 1 else home.gone()
+
+    monkeypatch.setattr(home, "post", post)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        home.run_from_thread(trio.lowlevel.checkpoint)
+    assert isinstance(raised.value.__cause__, NotStarted)
+
+
 def test_a_body_that_outlives_the_runtime_has_lost_its_lock() -> None:
     manager = a_manager()
     manager.sync.start()

@@ -33,7 +33,18 @@ class Call(Generic[T]):
         outcome: How; None if it was cancelled.
     """
 
-    __slots__ = ("_caller", "_cancelled", "_context", "_function", "_home", "_scope", "ended", "notify", "outcome")
+    __slots__ = (
+        "_begun",
+        "_caller",
+        "_cancelled",
+        "_context",
+        "_function",
+        "_home",
+        "_scope",
+        "ended",
+        "notify",
+        "outcome",
+    )
 
     def __init__(self, home: Home, function: Callable[[], Awaitable[T]], notify: Callable[[], None]) -> None:
         self._home = home
@@ -41,6 +52,7 @@ class Call(Generic[T]):
         self._context = copy_context()
         self._caller = current_caller()
         self._scope = trio.CancelScope()
+        self._begun = False
         self._cancelled = False
         self.notify = notify
         self.ended = False
@@ -49,7 +61,7 @@ class Call(Generic[T]):
     # --- outside --------------------------------------------------------------------------------------------
 
     def send(self) -> None:
-        """Have it carried out.
+        """Have it carried out; once, even if this is called again because it was interrupted.
 
         Raises:
             NotStarted: The trio run is over.
@@ -72,6 +84,9 @@ class Call(Generic[T]):
         self._end(outcome.Error(self._home.gone()))
 
     def _begin(self) -> None:
+        if self._begun:
+            return
+        self._begun = True
         if self._home.admit(self):
             trio.lowlevel.spawn_system_task(self._run, name=self._function, context=self._context)
         else:

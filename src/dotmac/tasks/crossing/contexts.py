@@ -72,13 +72,15 @@ class Stay(Call[None], Generic[T]):
         self.value: T
 
     def leave(self, error: BaseException | None, notify: Callable[[], None], *, unfinished: bool) -> None:
-        """The body has ended. Called in the trio thread.
+        """The body has ended. Called in the trio thread; again does nothing.
 
         Args:
             error: What it raised, if that was an error of its own.
             notify: Told when the stay has ended.
             unfinished: Whether it was cancelled.
         """
+        if self.notify == notify:  # a thread was interrupted while it told us, and made sure
+            return
         self.notify = notify
         self.missed = self.deaf
         self._error, self._unfinished = error, unfinished

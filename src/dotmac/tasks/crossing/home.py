@@ -166,8 +166,7 @@ class Home:
         """As `run`, from a thread, which is blocked meanwhile. Ctrl-C is its way of being cancelled."""
         wait = ThreadWait()
         call = Call(self, function, wait.notify)
-        call.send()
-        interrupted = wait.block(call.cancel)
+        interrupted = wait.block(call.send, call.cancel)
         return settled(call.outcome, interrupted)
 
     def _wake(self, deliver: Callable[[], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from threading import RLock
 
 
 class Mailbag:
@@ -18,13 +19,20 @@ class Mailbag:
         self._wake = wake
         self._calls: deque[Callable[[], None]] = deque()
         self._woken = False
+        self._lock = RLock()  # a collected object may put something in, in the thread that is about to
 
     def put(self, call: Callable[[], None]) -> None:
-        """Have the other thread make this call. Raises what the wake-up raises; the call is not made then."""
-        self._calls.append(call)
-        if not self._woken:
-            self._woken = True
+        """Have the other thread make this call.
+
+        Raises what the wake-up raises; the call is not made then. Where it was Ctrl-C that came in between, the call
+        may have been made all the same.
+        """
+        with self._lock:  # who finds the other thread woken must not rely on a wake-up that is about to fail
+            self._calls.append(call)
+            if self._woken:
+                return
             try:
+                self._woken = True
                 self._wake(self.empty)
             except BaseException:  # whatever it is, the next one to put something in must wake again
                 self._woken = False
@@ -41,7 +49,8 @@ class Mailbag:
             while self._calls:
                 self._calls.popleft()()
         except BaseException:  # also what ends the thread: who waits for the calls behind it is told by them
-            if self._calls and not self._woken:  # one that raises does not take the others with it
-                self._woken = True
-                self._wake(self.empty)
+            with self._lock:
+                if self._calls and not self._woken:  # one that raises does not take the others with it
+                    self._woken = True
+                    self._wake(self.empty)
             raise

@@ -15,7 +15,7 @@ from typing import Protocol
 import anyio
 import trio
 
-from ..errors import UsageError
+from ..errors import NotStarted, UsageError
 from .mailbag import Mailbag
 from .scopes import BodyScope, LoopScope, TrioScope
 
@@ -164,16 +164,34 @@ class ThreadWait:
         """See `Wait`."""
         self._happened.set()
 
-    def block(self, cancel: Callable[[], None]) -> BaseException | None:
-        """See `Wait.until_notified`; what interrupts a thread is Ctrl-C."""
+    def block(self, begin: Callable[[], None], cancel: Callable[[], None]) -> BaseException | None:
+        """Begin what is waited for, and wait; as `Wait.until_notified`. What interrupts a thread is Ctrl-C.
+
+        Args:
+            begin: Called first; once more if it is interrupted, since nobody knows how far it came.
+            cancel: Called when the caller is interrupted, after `begin`; it may be called again as well.
+
+        Raises:
+            NotStarted: Raised by `begin`: there is nothing to wait for.
+        """
         interrupted: BaseException | None = None
+        steps = [begin]
         while True:
             try:
+                while steps:
+                    steps[0]()
+                    del steps[0]
                 self._happened.wait()
+            except NotStarted as error:
+                if interrupted is not None:
+                    raise interrupted from error
+                raise
             except BaseException as error:
                 if interrupted is None:
                     interrupted = error
-                    cancel()
+                    steps.append(cancel)
+                elif steps:  # a second time: it cannot be done
+                    raise
             else:
                 return interrupted
 

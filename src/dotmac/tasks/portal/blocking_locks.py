@@ -40,8 +40,7 @@ class BlockingContext(AbstractContextManager[T], Generic[T]):
         self._home = self._find_home()
         wait = ThreadWait()
         stay = self._stay = Stay(self._home, self._opening, wait.notify, lambda: None)
-        stay.send()
-        interrupted = wait.block(stay.cancel)
+        interrupted = wait.block(stay.send, stay.cancel)
         if not stay.ended:
             if interrupted is None:
                 return self._adapt(stay.value, self._home, stay)
@@ -63,11 +62,14 @@ class BlockingContext(AbstractContextManager[T], Generic[T]):
 
     def _leave(self, error: BaseException | None, *, unfinished: bool) -> BaseException | None:
         wait = ThreadWait()
-        try:
+
+        def leave() -> None:
             self._home.post(lambda: self._stay.leave(error, wait.notify, unfinished=unfinished))
+
+        try:
+            return wait.block(leave, self._stay.cancel)
         except NotStarted:  # the trio run is over, and so is the stay
             return None
-        return wait.block(self._stay.cancel)
 
 
 def blocking_lock(held: HeldLock, home: Home, stay: Stay[Any]) -> BlockingLock:

@@ -132,8 +132,7 @@ class RuntimeThread:
 
     def _block_until_over(self) -> BaseException | None:
         wait = ThreadWait()
-        self._tell_over(wait.notify)
-        interrupted = wait.block(lambda: None)
+        interrupted = wait.block(lambda: self._tell_over(wait.notify), lambda: None)
         self._thread.join()
         return interrupted
 
