@@ -312,6 +312,34 @@ def test_an_event_loop_that_ends_stops_its_manager(caplog: pytest.LogCaptureFixt
     run_asyncio(look)
 
 
+@pytest.mark.parametrize("stopped_by", ["thread", "another event loop", "another trio run"])
+def test_a_manager_whose_event_loop_does_not_run_any_more_can_be_stopped(stopped_by: str) -> None:
+    """What its handlers would do there is given up, and not gone on with should the loop run again."""
+    manager, loop = a_full_manager(), plain_loop()
+
+    async def main() -> None:
+        await manager.start()
+        handle = await manager.start_saga(**WAITING)
+        await eventually(lambda: is_running(handle))
+        await eventually(is_working)
+
+    async def is_working() -> bool:
+        return len(asyncio.all_tasks()) > 1
+
+    loop.run_until_complete(main())
+    if stopped_by == "thread":
+        manager.sync.stop(hurry=True)
+    elif stopped_by == "another event loop":
+        run_asyncio(lambda: manager.stop(hurry=True))
+    else:
+        trio.run(lambda: manager.stop(hurry=True))
+    assert not runtime_threads()
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert not asyncio.all_tasks(loop)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
 @pytest.mark.redis
 @pytest.mark.parametrize("kind", ["asyncio.run", "loop left open", "loop closed", "thread"])
 def test_a_program_that_ends_without_a_stop_neither_hangs_nor_loses_anything(kind: str, tmp_path: Path) -> None:

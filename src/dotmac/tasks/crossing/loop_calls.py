@@ -50,6 +50,7 @@ class LoopCall(Generic[T]):
         self._context = context
         self._caller = current_caller()
         self._task: asyncio.Task[T] | None = None
+        self._given_up = False
         self._waited_for = trio.Event()
 
     # --- in the trio run ------------------------------------------------------------------------------------
@@ -80,7 +81,10 @@ class LoopCall(Generic[T]):
         return self._result()
 
     def give_up(self) -> None:
-        """The loop will run nothing more: wait no longer."""
+        """The loop will run nothing more: wait no longer. Should it run again all the same, the task is cancelled."""
+        self._given_up = True
+        with suppress(RuntimeError):  # the loop is closed
+            self._to_loop(self._cancel)
         self._waited_for.set()
 
     @property
@@ -99,6 +103,8 @@ class LoopCall(Generic[T]):
     # --- in the loop, in this order -------------------------------------------------------------------------
 
     def _begin(self) -> None:
+        if self._given_up:
+            return
         self._task = self._loop.create_task(self._run(), context=self._context)
         self._task.add_done_callback(self._done)
 

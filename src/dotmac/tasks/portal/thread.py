@@ -90,6 +90,7 @@ class RuntimeThread:
                 await self._end(hurry=True)
 
     async def _end(self, *, hurry: bool) -> None:
+        self._give_up_dead_loop()
         try:
             with suppress(NotStarted):  # it has ended by itself
                 await self._home.run(partial(self._hosting.stop, hurry=hurry))
@@ -122,6 +123,7 @@ class RuntimeThread:
     def stop_blocking(self, *, hurry: bool) -> None:
         """As `stop`."""
         self._stopping = True
+        self._give_up_dead_loop()
         try:
             with suppress(NotStarted):  # it has ended by itself
                 self._home.run_from_thread(partial(self._hosting.stop, hurry=hurry))
@@ -144,11 +146,16 @@ class RuntimeThread:
 
     def _sign_off(self) -> None:
         """At the interpreter's exit: nobody can start or wait for anything any more."""
+        self._give_up_dead_loop()
         with suppress(NotStarted):  # then there is nothing to sign off from
-            if self._loop is not None and self._in_loop is not None and not self._loop.is_running():
-                self._home.post(self._in_loop.give_up)
             self._home.post(self._hurry)
             self._thread.join(_LAST_MOMENT)
+
+    def _give_up_dead_loop(self) -> None:
+        """Handlers in an event loop that does not run any more would be waited for for ever."""
+        if self._loop is not None and self._in_loop is not None and not self._loop.is_running():
+            with suppress(NotStarted):
+                self._home.post(self._in_loop.give_up)
 
     def _hurry(self) -> None:
         """In the trio run."""
