@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,20 @@ async def has_sagas(manager: BackgroundOperationsManager) -> bool:
 class BrokenStorage(MemoryStorage):
     def opened(self) -> Any:
         raise StorageUnavailable("not there")
+
+
+class SlowStorage(MemoryStorage):
+    """The first time it is opened."""
+
+    slow = True
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        if self.slow:
+            self.slow = False
+            await trio.sleep_forever()
+        async with super().opened():
+            yield
 
 
 def test_start_and_stop_and_start_again() -> None:
@@ -138,6 +153,27 @@ def test_a_manager_that_is_stopped_while_it_starts_does_not_start() -> None:
         with pytest.raises(NotStarted):
             await starting
         assert not manager.is_running
+
+    run_asyncio(main)
+
+
+def test_a_start_that_fails_late_leaves_alone_what_was_started_meanwhile() -> None:
+    async def main() -> None:
+        manager = a_manager(SlowStorage())
+        starting = asyncio.create_task(manager.start())
+        await asyncio.sleep(0)
+        stopping = asyncio.create_task(manager.stop())
+        await asyncio.sleep(0)
+        thread = manager._stopping[1]
+        assert thread is not None
+        block_until(lambda: not thread._thread.is_alive())  # and neither of the two has heard of it
+        await manager.start()
+        await stopping
+        with pytest.raises(NotStarted):
+            await starting
+        assert manager.is_running
+        await manager.stop()
+        assert not runtime_threads()
 
     run_asyncio(main)
 
@@ -463,6 +499,10 @@ def test_who_stops_it_while_it_is_stopped_waits_too_and_can_hurry() -> None:
         await eventually(lambda: is_running(handle))
         draining = asyncio.create_task(manager.stop())  # for 30 seconds
         await eventually(lambda: is_over(manager))
+        with pytest.raises(AlreadyStarted, match="still being stopped"):
+            await manager.start()
+        with pytest.raises(AlreadyStarted, match="still being stopped"):
+            await asyncio.to_thread(manager.sync.start)
         await asyncio.gather(asyncio.to_thread(manager.sync.stop, hurry=True), manager.stop())
         await draining
         assert not runtime_threads()

@@ -49,7 +49,7 @@ class Hosted:
         own, and async handlers run in the event loop that it was started in.
 
         Raises:
-            AlreadyStarted: It is running.
+            AlreadyStarted: It is running, or being stopped.
             EnvironmentFault: The storage cannot be used; nothing is left running.
         """
         threaded = not trio.lowlevel.in_trio_task()
@@ -57,7 +57,7 @@ class Hosted:
         try:
             await (hosting if thread is None else thread).start()
         except BaseException:
-            self._forget()
+            self._forget(hosting)
             raise
 
     async def stop(self, *, hurry: bool = False) -> None:
@@ -117,12 +117,12 @@ class Hosted:
 
     def _start_blocking(self) -> None:
         """As `start`, for a thread without an event loop."""
-        _, thread = self._begin(threaded=True)
+        hosting, thread = self._begin(threaded=True)
         try:
             if thread is not None:
                 thread.start_blocking()
         except BaseException:
-            self._forget()
+            self._forget(hosting)
             raise
 
     def _stop_blocking(self, *, hurry: bool) -> None:
@@ -139,7 +139,7 @@ class Hosted:
     def _being_stopped(self) -> Iterator[tuple[Hosting | None, RuntimeThread | None]]:
         """The runtime that is to be stopped, or is stopped already by an earlier call; inside, it is."""
         refuse_inside(self._environment.handlers)
-        hosting, thread = self._forget()
+        hosting, thread = self._forget(self._hosting)
         if hosting is None:
             hosting, thread = self._stopping
         self._stopping = hosting, thread
@@ -153,12 +153,17 @@ class Hosted:
         """Make a runtime that is to be started next. Raises AlreadyStarted."""
         if self.is_running:
             raise AlreadyStarted("the manager is running already")
+        stopping, _ = self._stopping
+        if stopping is not None and not stopping.over:
+            raise AlreadyStarted("the manager is still being stopped: wait for that before it is started again")
         self._hosting = hosting = Hosting(self._environment)
         self._thread = RuntimeThread(hosting, self._environment.handlers) if threaded else None
         return hosting, self._thread
 
-    def _forget(self) -> tuple[Hosting | None, RuntimeThread | None]:
-        """Have no runtime any more; gives the one there was."""
+    def _forget(self, forgotten: Hosting | None) -> tuple[Hosting | None, RuntimeThread | None]:
+        """Have this runtime no more, if it is the present one; gives what there was."""
+        if self._hosting is not forgotten:  # somebody stopped it, and started another one
+            return None, None
         hosting, self._hosting = self._hosting, None
         thread, self._thread = self._thread, None
         return hosting, thread
