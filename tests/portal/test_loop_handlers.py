@@ -12,7 +12,8 @@ import pytest
 
 from dotmac.tasks import BackgroundOperationsManager, HandlerContext, LockReentered, OperationFailed
 from dotmac.tasks.errors import UsageError
-from portal.hosts import ASYNCIO_HOSTS, HOSTS, PATIENCE, Host, a_manager, plain_loop, run_asyncio
+from dotmac.tasks.portal.thread import RuntimeThread
+from portal.hosts import ASYNCIO_HOSTS, HOSTS, PATIENCE, Host, a_manager, eventually, plain_loop, run_asyncio
 
 in_asyncio = pytest.mark.parametrize("host", ASYNCIO_HOSTS.values(), ids=ASYNCIO_HOSTS)
 visible: ContextVar[str] = ContextVar("visible", default="nobody")
@@ -291,6 +292,43 @@ def test_a_task_that_outlives_its_handler_can_stop_the_manager() -> None:
         assert not manager.is_running
 
     run_asyncio(main)
+
+
+def test_a_thread_that_ends_late_leaves_the_host_of_the_next_runtime_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first runtime has ended by itself, the second one is started before the thread of the first has ended."""
+    manager, go_on = a_manager(), threading.Event()
+    plain_live = RuntimeThread._live
+
+    async def end_late(self: RuntimeThread) -> None:
+        await plain_live(self)
+        assert go_on.wait(PATIENCE)
+
+    async def main() -> str:
+        @manager.register_operation_handler("work")
+        async def work(parameters: dict[str, Any]) -> str:
+            return threading.current_thread().name
+
+        async def is_over() -> bool:
+            return not manager.is_running
+
+        monkeypatch.setattr(RuntimeThread, "_live", end_late)
+        await manager.start()
+        first = manager._thread
+        assert first is not None
+        first._home.post(first._hurry)
+        await eventually(is_over)
+        monkeypatch.setattr(RuntimeThread, "_live", plain_live)
+        await manager.start()
+        go_on.set()
+        await asyncio.to_thread(first._thread.join)
+        name: str = await manager.run_idempotent(tenant_id="t", operation_type="work")
+        await manager.stop()
+        return name
+
+    assert run_asyncio(main) == threading.current_thread().name
+    assert not caplog.records  # the end of the loop is none of the first one's business any more
 
 
 def test_a_handler_whose_loop_is_gone_has_not_failed() -> None:

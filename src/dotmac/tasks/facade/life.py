@@ -156,6 +156,7 @@ class Hosted:
         stopping, _ = self._stopping
         if stopping is not None and not stopping.over:
             raise AlreadyStarted("the manager is still being stopped: wait for that before it is started again")
+        self._environment.handlers.host = None  # of a runtime that ended by itself, and whose thread may still end
         self._hosting = hosting = Hosting(self._environment)
         self._thread = RuntimeThread(hosting, self._environment.handlers) if threaded else None
         return hosting, self._thread

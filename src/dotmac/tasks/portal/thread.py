@@ -29,6 +29,7 @@ from ..runtime.hosting import Hosting
 from .handlers import LoopHandlers
 
 _LAST_MOMENT = 5.0  # seconds that the interpreter's exit waits for the runtime to sign off
+_hosts = threading.Lock()  # a runtime that ends by itself may be followed by another one before its thread has ended
 _log = logging.getLogger(__name__)
 
 
@@ -63,7 +64,8 @@ class RuntimeThread:
         """
         self._loop = asyncio.get_running_loop()
         self._in_loop = LoopHandlers(self._loop, self._home, self._hurry)
-        self._handlers.host = self._in_loop.hosted
+        with _hosts:
+            self._handlers.host = self._in_loop.hosted
         self._begin()
         try:
             await self._home.run(self._hosting.start, undo=lambda _: self._hosting.stop(hurry=True))
@@ -84,9 +86,10 @@ class RuntimeThread:
         try:
             yield
         finally:
-            if not self._stopping:
+            if not self._stopping and not self._hosting.over:
                 _log.warning("the event loop ends before the manager was stopped, so it is stopped in a hurry")
-                handlers.loop_ends()
+                with suppress(NotStarted):  # it ends by itself in this very moment
+                    handlers.loop_ends()
                 await self._end(hurry=True)
 
     async def _end(self, *, hurry: bool) -> None:
@@ -174,7 +177,9 @@ class RuntimeThread:
         except BaseException as error:
             self._failure = error
         self._home.abandon(self._failure)
-        self._handlers.host = None
+        with _hosts:
+            if self._in_loop is not None and self._handlers.host == self._in_loop.hosted:
+                self._handlers.host = None
         atexit.unregister(self._sign_off)
         with self._lock:
             self._over = True
