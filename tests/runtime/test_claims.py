@@ -92,3 +92,17 @@ async def test_a_claim_that_another_has_is_lost_once_and_not_asked_for_again(
         await begin(node, "k", 3.0)
         with pytest.raises(ClaimLost):
             await node.manager._hosted().requests.finish(claim, b"1", None, patience=0)
+
+
+async def test_an_ending_that_is_cancelled_between_two_tries_leaves_the_claim_to_its_lease(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    async with Node(shared, ledger.register) as node:
+        claim, _ = await begin(node, "k", 3.0)
+        node.wire.away = True
+        with trio.move_on_after(0.1) as limit:
+            await node.manager._hosted().requests.finish(claim, b"1", None, patience=10)
+        assert limit.cancelled_caught
+        node.wire.away = False
+        await trio.sleep(4)
+        await begin(node, "k", 3.0)
