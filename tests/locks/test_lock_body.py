@@ -360,6 +360,28 @@ async def test_what_makes_no_sense_is_refused_by_name(node: Node, arguments: dic
     assert refused.value.field == field
 
 
+async def test_a_body_that_ended_in_time_is_not_lost_though_the_manager_stops_before_its_lock_is_free(
+    shared: MemoryStorage, node: Node
+) -> None:
+    async def slow(_wire: Any, verb: str, call: Any) -> Any:
+        if verb == "free_lock":
+            await trio.sleep(0.2)
+        return await call()
+
+    async def hold() -> None:
+        async with stopping.manager.lock("a"):
+            pass
+        ended.append("well")
+
+    stopping, ended = Node(shared, lambda _: None), list[str]()
+    async with trio.open_nursery() as nursery, stopping:
+        stopping.wire.fault = slow
+        nursery.start_soon(hold)
+        await trio.sleep(0.1)
+    assert ended == ["well"]
+    assert await _names(node) == []
+
+
 @pytest.mark.parametrize("ttl", ["60", timedelta(seconds=60), math.nan, math.inf, 0, -5, True])
 async def test_an_extension_that_makes_no_sense_is_refused_and_hurts_no_lock(node: Node, ttl: Any) -> None:
     async with node.manager.lock("a", ttl=1.0) as held, node.manager.lock(["b", "c"], ttl=1.0) as several:

@@ -85,7 +85,7 @@ class Shortcuts:
         """Take no more, and cancel the bodies of those that are held."""
         self._closing = True
         for ticket in self._tickets.values():
-            if ticket.tenure is not None:
+            if ticket.tenure is not None and not ticket.over:  # whose body has ended in time has lost nothing
                 ticket.tenure.lose()
 
     async def until_idle(self) -> None:
