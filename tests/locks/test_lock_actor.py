@@ -128,6 +128,21 @@ async def test_a_lease_too_short_for_the_next_holder_is_not_handed_over(node: No
     assert lasted == [pytest.approx(57, abs=0.5)]
 
 
+async def test_a_lease_too_long_for_the_next_holder_is_not_handed_over(node: Node, shared: MemoryStorage) -> None:
+    """Should the process die, others would wait for it."""
+    lasted: list[float] = []
+
+    async def hold(ttl: float) -> None:
+        async with node.manager.lock("a", ttl=ttl):
+            lasted.append(shared._locks["a"].until - shared.now())
+
+    async with trio.open_nursery() as nursery, node.manager.lock("a", ttl=3600):
+        for ttl in (3600, 1, 3600):
+            nursery.start_soon(hold, ttl)
+            await wait_all_tasks_blocked()
+    assert lasted == [pytest.approx(3600), pytest.approx(1), pytest.approx(3600)]
+
+
 async def test_every_wake_message_lost_costs_a_bounded_delay(
     node: Node, other: Node, shared: MemoryStorage, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,8 +139,9 @@ class Tenure:
         now = trio.current_time()
         if self.lost or self._next_fence > self._last_fence:
             return False
-        # A body that begins with too little time would be cancelled by the first hiccup.
-        return now - self.since < longest and self.deadline - now >= ticket.ttl / 2
+        # A body that begins with too little time would be cancelled by the first hiccup. With too much of it, others
+        # would wait longer for a process that died than whoever holds the lock has asked for.
+        return now - self.since < longest and ticket.ttl / 2 <= self.deadline - now <= ticket.ttl
 
     def serve(self, ticket: Ticket) -> None:
         """Let this ticket hold it, under the next fence."""
