@@ -143,6 +143,16 @@ async def test_a_lease_too_long_for_the_next_holder_is_not_handed_over(node: Nod
     assert lasted == [pytest.approx(3600), pytest.approx(1), pytest.approx(3600)]
 
 
+async def test_who_does_not_wait_is_told_at_once_though_others_here_wait_already(node: Node, other: Node) -> None:
+    async with trio.open_nursery() as nursery, other.manager.lock("a"):
+        nursery.start_soon(Log().visit, node)
+        await trio.sleep(0.3)
+        before = trio.current_time()
+        async with node.manager.try_lock("a") as mine:
+            assert mine is None
+        assert trio.current_time() == before  # virtual time: it goes on only where somebody waits for it
+
+
 async def test_every_wake_message_lost_costs_a_bounded_delay(
     node: Node, other: Node, shared: MemoryStorage, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -228,6 +228,9 @@ class LockActor:
                 self._read(message)
                 if message is _LOOK:
                     return
+                if isinstance(message, Want) and message.ticket.once and message.ticket in self._waiting:
+                    # It was not free a moment ago, and who frees it tells us.
+                    self._refuse(message.ticket, not_free(self.name))
 
     def _look(self) -> None:
         self.tell(_LOOK)
