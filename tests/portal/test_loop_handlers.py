@@ -222,6 +222,41 @@ def test_an_error_of_a_handler_comes_back_to_who_asked_for_it(host: Host[Any]) -
     host(manager, program)
 
 
+def test_a_handler_runs_in_a_task_of_a_factory_that_takes_no_context() -> None:
+    manager = a_manager()
+
+    @manager.register_operation_handler("work")
+    async def work(parameters: dict[str, Any]) -> str:
+        return visible.get()
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        visible.set("me")
+        asyncio.get_running_loop().set_task_factory(lambda loop, coroutine: asyncio.Task(coroutine, loop=loop))
+        assert await manager.run_idempotent(tenant_id="t", operation_type="work") == "me"
+
+    ASYNCIO_HOSTS["asyncio"](manager, program)
+
+
+@in_asyncio
+def test_a_handler_of_which_its_loop_makes_no_task_has_failed(host: Host[Any]) -> None:
+    manager = a_manager()
+
+    @manager.register_operation_handler("work")
+    async def work(parameters: dict[str, Any]) -> str:
+        return "never"
+
+    def broken(loop: asyncio.AbstractEventLoop, coroutine: Any, **_: Any) -> Any:
+        raise ValueError("no tasks today")
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        asyncio.get_running_loop().set_task_factory(broken)
+        with pytest.raises(ValueError, match="no tasks today"):
+            await manager.run_idempotent(tenant_id="t", operation_type="work")
+        asyncio.get_running_loop().set_task_factory(None)
+
+    host(manager, program)
+
+
 def test_handlers_that_were_registered_before_work_in_each_loop_that_starts_the_manager() -> None:
     manager = a_manager()
 

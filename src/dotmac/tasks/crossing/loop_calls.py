@@ -50,6 +50,7 @@ class LoopCall(Generic[T]):
         self._context = context
         self._caller = current_caller()
         self._task: asyncio.Task[T] | None = None
+        self._failure: Exception | None = None
         self._given_up = False
         self._waited_for = trio.Event()
 
@@ -63,7 +64,7 @@ class LoopCall(Generic[T]):
         Raises:
             LoopClosed: The task did not run, or nobody knows how it ended.
             asyncio.CancelledError: The task was cancelled, and not from here.
-            BaseException: What it raised.
+            BaseException: What it raised, or what kept the loop from making a task of it.
         """
         try:
             self._to_loop(self._begin)
@@ -93,6 +94,8 @@ class LoopCall(Generic[T]):
 
     def _result(self) -> T:
         task = self._task
+        if self._failure is not None:
+            raise self._failure
         if task is None or not task.done():
             raise LoopClosed("the event loop ended before the task did")
         if task.cancelled() or isinstance(task.exception(), KeyboardInterrupt | SystemExit):
@@ -105,8 +108,20 @@ class LoopCall(Generic[T]):
     def _begin(self) -> None:
         if self._given_up:
             return
-        self._task = self._loop.create_task(self._run(), context=self._context)
-        self._task.add_done_callback(self._done)
+        running = self._run()
+        try:
+            # In the context and not with it: a task factory need not take one.
+            create = self._loop.create_task
+            self._task = create(running) if self._context is None else self._context.run(create, running)
+        except BaseException as error:  # of a task factory, or Ctrl-C
+            running.close()
+            if isinstance(error, Exception):
+                self._failure = error
+            self._wake()
+            if self._failure is None:
+                raise
+        else:
+            self._task.add_done_callback(self._done)
 
     def _cancel(self) -> None:
         if self._task is not None:
@@ -115,6 +130,9 @@ class LoopCall(Generic[T]):
     def _done(self, task: asyncio.Task[T]) -> None:
         if not task.cancelled():
             task.exception()  # it is looked at, if only by the trio side
+        self._wake()
+
+    def _wake(self) -> None:
         try:
             self._to_trio(self._waited_for.set)
         except (trio.RunFinishedError, NotStarted) as error:
