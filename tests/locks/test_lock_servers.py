@@ -100,7 +100,7 @@ async def test_a_cancelled_body_leaves_no_key_but_the_fence(
     with trio.fail_after(10):
         while manager._hosted().locks._actors:  # noqa: ASYNC110 - they end by themselves, a moment later
             await trio.sleep(0.01)
-    assert _locks_keys(server, prefix)["l"] <= {"f", "tk"}
+    assert _locks_keys(server, prefix)["l"] <= {"f", "tk", "rel"}
     assert _locks_keys(server, prefix).keys() == {"l"}
 
 
