@@ -428,6 +428,15 @@ async def test_a_late_release_leaves_the_new_owner_alone(node: Node, other: Node
         assert info.fence == held.fence
 
 
+async def test_locks_that_ended_by_themselves_are_not_remembered(node: Node) -> None:
+    assert await node.manager.acquire_lock("long", timeout_seconds=60)
+    for number in range(1000):
+        assert await node.manager.acquire_lock(f"once:{number}", timeout_seconds=0.05)
+        await trio.sleep(0.01)
+    assert len(node.manager._hosted().locks._taken) <= 101
+    await node.manager.release_lock("long")
+
+
 async def test_a_taken_lock_whose_answer_was_lost_is_given_back(node: Node, shared: MemoryStorage) -> None:
     """Cases 7 and 16."""
 

@@ -29,6 +29,8 @@ from .lock_tools import SIGN_OFF, LockTools, stopped
 from .lock_views import lock_view, standing_view
 from .lock_wakeups import Wakeups
 
+_MANY = 100  # locks without a body of which some may be over and still remembered
+
 
 class LockService:
     """The locks that this process holds or waits for.
@@ -48,7 +50,8 @@ class LockService:
         self._tools = LockTools(storage, self.renewals, wakeups, f"{socket.gethostname()}:{os.getpid()}")
         self._shortcuts = Shortcuts(self._tools)
         self._actors: dict[str, LockActor] = {}
-        self._taken: dict[str, str] = {}
+        self._taken: dict[str, tuple[str, float]] = {}
+        self._most_taken = _MANY
         self.supervisor = Supervisor(
             "locks",
             [
@@ -202,7 +205,8 @@ class LockService:
             await self._tools.give_up(name, token)
             raise
         if isinstance(answer, LockGrant):
-            self._taken[name] = token
+            self._taken[name] = token, answer.until
+            self._forget_ended()
         return isinstance(answer, LockGrant)
 
     async def give_back(self, name: str) -> None:
@@ -212,13 +216,20 @@ class LockService:
             LockLost: It is not held (any more); whoever holds it now keeps it.
             EnvironmentFault: The storage cannot tell; call again.
         """
-        token = self._taken.get(name)
+        taken = self._taken.get(name)
         # Forgotten only after the answer: a call that failed or was cancelled can be made again.
-        held = token is not None and await self._storage.free_lock(name, token)
-        if self._taken.get(name) == token:
+        held = taken is not None and await self._storage.free_lock(name, taken[0])
+        if self._taken.get(name) == taken:
             self._taken.pop(name, None)
         if not held:
             raise LockLost(f"the lock {name!r} is not held here (any more)")
+
+    def _forget_ended(self) -> None:
+        """Nobody has to give back what ends by itself. Done where there are twice as many, so that it costs little."""
+        if len(self._taken) > self._most_taken:
+            now = self._storage.now()
+            self._taken = {name: taken for name, taken in self._taken.items() if taken[1] > now}
+            self._most_taken = max(2 * len(self._taken), _MANY)
 
     async def listed(self, limit: int) -> list[LockInfo]:
         """Locks that are held by anybody, by name."""
