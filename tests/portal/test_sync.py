@@ -19,13 +19,15 @@ from dotmac.tasks import (
     LockLost,
     LockNotAcquired,
     LockReentered,
+    MemoryStorage,
     NotStarted,
     SagaNotFound,
     StorageUnavailable,
 )
 from dotmac.tasks.errors import UsageError
 from dotmac.tasks.portal.blocking import BlockingManager
-from portal.hosts import PATIENCE, a_manager, crossing_calls, run_asyncio, runtime_threads
+from dotmac.tasks.storage.records import LockGrant, LockQueued, LockRequest
+from portal.hosts import PATIENCE, a_manager, block_until, crossing_calls, run_asyncio, runtime_threads
 from portal.test_facade_anywhere import LONG, OPERATION, PARKED, SAGA, Noting, a_full_manager
 from portal.test_locks_in_loops import lose_unnoticed
 from portal.test_portal_life import BrokenStorage
@@ -229,6 +231,29 @@ def test_ctrl_c_ends_a_call_and_waits_for_its_end() -> None:
         assert not crossing_calls(manager)
         assert [lock.waiters for lock in sync.list_locks()] == [0]
         handle.cancel()
+
+
+class Interrupting(MemoryStorage):
+    """Has the main thread interrupted in the moment in which it is granted a lock."""
+
+    manager: BackgroundOperationsManager
+
+    async def request_lock(self, request: LockRequest) -> LockGrant | LockQueued:
+        answer = await super().request_lock(request)
+        main = threading.main_thread().ident
+        assert main is not None
+        signal.pthread_kill(main, signal.SIGINT)
+        block_until(lambda: bool(self.manager._home._bag._calls))  # the call is cancelled, and does not know yet
+        return answer
+
+
+def test_ctrl_c_when_a_lock_has_just_been_taken_gives_it_back() -> None:
+    storage = Interrupting()
+    storage.manager = manager = a_manager(storage)
+    with manager.sync as sync:
+        with pytest.raises(KeyboardInterrupt):
+            sync.acquire_lock("a", 60)
+        assert sync.list_locks() == []
 
 
 def test_ctrl_c_in_a_body_gives_its_lock_up() -> None:

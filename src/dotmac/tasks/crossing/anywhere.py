@@ -33,6 +33,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", bound=HasHome)
 
+_UNDO = "_dotmac_tasks_undo"
+
 
 def anywhere(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
@@ -76,9 +78,16 @@ def undone_by(
                 lambda: method(self, *args, **kwargs), lambda result: undo(self, result, *args, **kwargs)
             )
 
+        setattr(call, _UNDO, undo)
         return call
 
     return decorate
+
+
+def undo_of(method: Callable[..., object]) -> Callable[..., Awaitable[object]] | None:
+    """What `undone_by` was given for this method, if it was: for those who call it in the trio run themselves."""
+    undo: Callable[..., Awaitable[object]] | None = getattr(method, _UNDO, None)
+    return undo
 
 
 class AnywhereContext(AbstractAsyncContextManager[T], Generic[T]):

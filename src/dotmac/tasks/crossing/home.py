@@ -162,12 +162,32 @@ class Home:
         await wait.until_notified(lambda: None)
         settled(call.outcome, None)
 
-    def run_from_thread(self, function: Callable[[], Awaitable[T]]) -> T:
+    def run_from_thread(self, function: Callable[[], Awaitable[T]], undo: Undo[T] | None = None) -> T:
         """As `run`, from a thread, which is blocked meanwhile. Ctrl-C is its way of being cancelled."""
+        call, interrupted = self._block(function)
+        if interrupted is not None and undo is not None and isinstance(call.outcome, outcome.Value):
+            value = call.outcome.value
+            try:
+                with suppress(NotStarted):  # as in `run`
+                    undoing, _ = self._block(lambda: undo(value), heeds=False)
+                    settled(undoing.outcome, None)
+            except Exception as error:
+                insist(interrupted, error)
+                raise
+        return settled(call.outcome, interrupted)
+
+    def _block(
+        self, function: Callable[[], Awaitable[T]], *, heeds: bool = True
+    ) -> tuple[Call[T], BaseException | None]:
+        """Call it from a thread; the call, which has ended, and what the thread was interrupted with meanwhile.
+
+        Args:
+            function: What to call.
+            heeds: Whether an interruption cancels it.
+        """
         wait = ThreadWait()
         call = Call(self, function, wait.notify)
-        interrupted = wait.block(call.send, call.cancel)
-        return settled(call.outcome, interrupted)
+        return call, wait.block(call.send, call.cancel if heeds else lambda: None)
 
     def _wake(self, deliver: Callable[[], None]) -> None:
         if self._token is not None:

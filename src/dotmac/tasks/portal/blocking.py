@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
-from ..crossing.home import Home
+from ..crossing.anywhere import undo_of
+from ..crossing.home import Home, Undo
 from ..crossing.sides import refuse_event_loops
 from ..facade.locks import DEFAULT_TTL, LockMethods, Names
 from ..facade.operations import OperationMethods
@@ -29,10 +30,14 @@ def _blocking(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[BlockingManager, P], T]:
     """The method of the manager, as one that blocks. An interruption (Ctrl-C) cancels it, and waits for its end."""
+    undo = undo_of(method)
 
     @functools.wraps(method)
     def call(self: BlockingManager, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._run(lambda: method(self._manager, *args, **kwargs))
+        return self._run(
+            lambda: method(self._manager, *args, **kwargs),
+            None if undo is None else lambda result: undo(self._manager, result, *args, **kwargs),
+        )
 
     return call
 
@@ -153,9 +158,9 @@ class BlockingManager:
     def _home(self) -> Home:
         return self._manager._home  # noqa: SLF001 - as above
 
-    def _run(self, function: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def _run(self, function: Callable[[], Coroutine[Any, Any, T]], undo: Undo[T] | None = None) -> T:
         refuse_event_loops()
-        return self._home().run_from_thread(function)
+        return self._home().run_from_thread(function, undo)
 
 
 class BlockingSagaHandle:
