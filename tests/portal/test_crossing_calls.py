@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import threading
 import traceback
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -62,6 +64,31 @@ def test_a_call_sees_the_callers_context(host: Host[Any]) -> None:
                 group.start_soon(one, f"caller {number}")
 
     host(a_manager(), program)
+
+
+def test_the_context_of_the_first_caller_is_not_kept() -> None:
+    class Request:
+        pass
+
+    request: ContextVar[Request] = ContextVar("request")
+    seen: list[weakref.ref[Request]] = []
+
+    async def main() -> None:
+        manager = a_manager()
+
+        async def first() -> None:
+            request.set(mine := Request())
+            seen.append(weakref.ref(mine))
+            await manager.start()
+
+        await asyncio.create_task(first())
+        for _ in range(3):
+            await manager.list_locks()
+        gc.collect()
+        assert seen[0]() is None
+        await manager.stop()
+
+    run_asyncio(main)
 
 
 @elsewhere

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context
 from functools import partial
 from threading import get_ident
 from typing import Any, TypeVar
@@ -202,7 +202,7 @@ def _waker(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], ob
     They look for the task that runs, and in a plain callback there is none: a claim's holder that sets the deadline of
     its cancel scope there could not ask for the time.
     """
-    context = copy_context()
+    context = Context()  # and not a copy of the first caller's, which would be kept for as long as the loop is
     context.run(sniffio.current_async_library_cvar.set, "asyncio")
     return partial(loop.call_soon_threadsafe, context=context)
 
