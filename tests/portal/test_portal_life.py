@@ -224,7 +224,9 @@ def test_a_cancelled_stop_is_cancelled_even_if_the_runtime_has_failed(
         manager = a_manager()
         await manager.start()
         fail(manager)
-        await eventually(lambda: is_over(manager))
+        thread = manager._thread
+        assert thread is not None
+        block_until(lambda: not thread._thread.is_alive())
         stopping = asyncio.create_task(manager.stop())
         await asyncio.sleep(0)
         stopping.cancel()
