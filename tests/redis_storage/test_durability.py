@@ -100,6 +100,8 @@ async def test_a_write_that_no_replica_has_is_not_acknowledged_and_can_be_sent_a
     with standalone(aof=True) as primary, standalone() as replica:
         replica.cli("REPLICAOF", primary.host, str(primary.port))
         wait_until(lambda: "state=online" in str(primary.cli("INFO", "replication")), what="the replica follows")
+        async with _storage(primary, durability="replica", socket_timeout=30.0).opened():
+            pass  # a replica that has just come takes its time for its first word
         storage = _storage(primary, durability="replica", socket_timeout=1.0)
         async with storage.opened():
             meta = await put_saga(storage, owner="w1")

@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from dotmac.tasks import InvalidInput, MemoryStorage, NonRetryableError, OperationStatus, StorageUnavailable
+from dotmac.tasks.handle import SagaHandle
 from dotmac.tasks.runtime.handing_over import hand_over
 from dotmac.tasks.runtime.saga_actor import SagaActor
 from dotmac.tasks.saga.events import SagaResumed
@@ -17,6 +18,14 @@ from runtime.nodes import Ledger, Node, Wire, at_call, lose_reply, step, until
 
 COMPLETED, FAILED = OperationStatus.COMPLETED, OperationStatus.FAILED
 ONCE = {"max_retries": 0}
+
+
+async def _parked(node: Node) -> SagaHandle:
+    """A saga behind its pivot, whose next step fails."""
+    steps = [step("pay", kind="pivot"), step("a", kind="retriable", retry=ONCE)]
+    handle = await node.manager.start_saga(tenant_id="t", workflow_type="w", steps=steps)
+    assert (await handle.result()).status is FAILED
+    return handle
 
 
 async def test_a_saga_whose_actor_crashed_often_is_tried_again_however_long_its_pause(
@@ -97,11 +106,7 @@ async def test_an_operators_decision_that_was_stored_is_confirmed_though_its_ans
 ) -> None:
     ledger.failing["a"] = NonRetryableError("no")
     async with Node(shared, ledger.register) as node:
-        pay = step("pay", kind="pivot")
-        handle = await node.manager.start_saga(
-            tenant_id="t", workflow_type="w", steps=[pay, step("a", kind="retriable", retry=ONCE)]
-        )
-        assert (await handle.result()).status is FAILED
+        handle = await _parked(node)
         ledger.failing.clear()
         wire = Wire(shared)
         wire.fault = at_call(0, lose_reply, frozenset({"append"}))
@@ -118,11 +123,7 @@ async def test_a_reason_that_no_journal_can_carry_is_refused(
 ) -> None:
     ledger.failing["a"] = NonRetryableError("no")
     async with Node(shared, ledger.register) as node:
-        pay = step("pay", kind="pivot")
-        handle = await node.manager.start_saga(
-            tenant_id="t", workflow_type="w", steps=[pay, step("a", kind="retriable", retry=ONCE)]
-        )
-        assert (await handle.result()).status is FAILED
+        handle = await _parked(node)
         for call in (node.manager.retry_saga, node.manager.cancel_saga):
             with pytest.raises(InvalidInput) as caught:
                 await call(handle.saga_id, reason=reason)
