@@ -89,7 +89,10 @@ class Sentinels:
         server = next(server for server in self.servers if server.port in named)
         if server is other_than or not server.is_running:
             return None
-        return server if server.cli("ROLE")[0] == "master" else None
+        try:
+            return server if server.cli("ROLE")[0] == "master" else None
+        except ConnectionError:  # it drops its clients as it changes its role
+            return None
 
     def _named_by(self, sentinel: Server) -> int:
         return int(sentinel.cli("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)[1])
@@ -99,7 +102,10 @@ class Sentinels:
         wanted = f"status=ok,address=127.0.0.1:{primary.port},slaves=1,sentinels={SENTINELS}"
         if not all(wanted in sentinel.cli("INFO", "sentinel") for sentinel in self._running()):
             return False
-        facts = str(replica.cli("INFO", "replication"))
+        try:
+            facts = str(replica.cli("INFO", "replication"))
+        except ConnectionError:  # it drops its clients as it becomes one
+            return False
         return f"master_port:{primary.port}\r" in facts and "master_link_status:up\r" in facts
 
     def _running(self) -> list[Server]:
