@@ -164,14 +164,15 @@ def test_a_caller_who_is_cancelled_twice_still_waits(host: Host[Any]) -> None:
     host(a_manager(), program)
 
 
+async def fail_at_the_end() -> None:
+    try:
+        await trio.sleep_forever()
+    except trio.Cancelled:
+        raise ValueError("while it ended") from None
+
+
 @in_asyncio
 def test_an_error_that_ends_a_cancelled_call_is_not_hidden(host: Host[Any], caplog: pytest.LogCaptureFixture) -> None:
-    async def fail_at_the_end() -> None:
-        try:
-            await trio.sleep_forever()
-        except trio.Cancelled:
-            raise ValueError("while it ended") from None
-
     async def program(manager: BackgroundOperationsManager) -> None:
         with pytest.raises(TimeoutError) as raised:
             async with asyncio.timeout(0.05):
@@ -184,12 +185,6 @@ def test_an_error_that_ends_a_cancelled_call_is_not_hidden(host: Host[Any], capl
 
 
 def test_another_trio_run_raises_the_error_of_a_cancelled_call_and_cancels_again() -> None:
-    async def fail_at_the_end() -> None:
-        try:
-            await trio.sleep_forever()
-        except trio.Cancelled:
-            raise ValueError("while it ended") from None
-
     async def program(manager: BackgroundOperationsManager) -> None:
         with trio.move_on_after(0.05) as scope:
             with pytest.raises(ValueError, match="while it ended"):

@@ -14,6 +14,7 @@ MIN_TTL = 0.001
 """Redis counts the life of a key in milliseconds."""
 
 MAX_REASON = 2000
+"""Characters. The service takes 500 from people, and puts their names in front."""
 
 
 def check_encodable(field: str, value: Any) -> None:
@@ -28,6 +29,13 @@ def check_encodable(field: str, value: Any) -> None:
         raise InvalidInput(field, "holds half a surrogate pair, which is no character")
 
 
+def check_texts(**texts: Any) -> None:
+    """As `check_encodable`, for several by their names, of which each may be None."""
+    for field, text in texts.items():
+        if text is not None:
+            check_encodable(field, text)
+
+
 def check_reason(value: Any) -> None:
     """Refuse what cannot be journaled as the reason for what an operator does.
 
@@ -39,7 +47,7 @@ def check_reason(value: Any) -> None:
         raise InvalidInput("reason", f"must have at most {MAX_REASON} characters, not {len(value)}")
 
 
-def check_ttl(field: str, value: Any) -> None:
+def check_record_ttl(field: str, value: Any) -> None:
     """Refuse what is no time for which a record can be kept.
 
     Raises:

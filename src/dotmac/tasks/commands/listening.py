@@ -69,7 +69,7 @@ def _opened(bind: str) -> socket.socket:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((host, int(found["port"])))
         opened.listen()
-    except BaseException:
+    except BaseException:  # Ctrl-C too: nobody else knows of the socket yet
         opened.close()
         raise
     return opened

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from ..bounds import check_encodable
+from ..bounds import check_texts
 from ..crossing.anywhere import anywhere
 from ..idempotency import scope_key
 from ..listings import IdempotencyKeyList
@@ -44,8 +44,6 @@ class OperationMethods(HandlerMethods, Hosted):
             InvalidInput: An argument cannot be stored; the error names it.
             IdempotencyMismatch: The chosen key was used for another user, operation or parameters.
         """
-        if key is not None:
-            check_encodable("key", key)
         operations = self._hosted().operations
         request = operations.request((tenant_id, user_id, operation_type), parameters, key, ttl)
         return await operations.create(request)
@@ -61,9 +59,7 @@ class OperationMethods(HandlerMethods, Hosted):
         Raises:
             InvalidInput: The key or the tenant can be none.
         """
-        check_encodable("key", key)
-        if tenant_id is not None:
-            check_encodable("tenant_id", tenant_id)
+        check_texts(tenant_id=tenant_id)
         return await self._hosted().operations.check(key if tenant_id is None else scope_key(tenant_id, key))
 
     @anywhere
@@ -82,9 +78,7 @@ class OperationMethods(HandlerMethods, Hosted):
         Raises:
             InvalidInput: The tenant, the limit or the cursor makes no sense.
         """
-        for field, text in (("tenant_id", tenant_id), ("cursor", cursor)):
-            if text is not None:
-                check_encodable(field, text)
+        check_texts(tenant_id=tenant_id, cursor=cursor)
         return await self._hosted().operations.listed(tenant_id, limit, cursor)
 
     @anywhere
@@ -141,8 +135,6 @@ class OperationMethods(HandlerMethods, Hosted):
             OperationFailed: The operation ended with an error that was stored.
             ClaimLost: The storage was gone for so long that somebody else may run it now.
         """
-        if key is not None:
-            check_encodable("key", key)
         operations = self._hosted().operations
         request = operations.request((tenant_id, user_id, operation_type), parameters, key, ttl)
         return await operations.run(request, wait=wait, store_errors=store_errors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from ..bounds import check_encodable
+from ..bounds import check_encodable, check_texts
 from ..crossing.anywhere import anywhere
 from ..errors import InvalidInput
 from ..handle import SagaHandle
@@ -39,7 +39,6 @@ class SagaMethods(Hosted):
 
         With an idempotency key that is known, it gives the saga that the key stands for.
         """
-        _check_texts(idempotency_key=idempotency_key)
         sagas = self._hosted().sagas
         fields = {
             "tenant_id": tenant_id,
@@ -93,7 +92,6 @@ class SagaMethods(Hosted):
             StorageUnavailable: No answer. If the saga was stored all the same, it runs; repeat with the same
                 idempotency key to be sure.
         """
-        _check_texts(idempotency_key=idempotency_key)
         hosted = self._hosted()
         fields = {
             "tenant_id": tenant_id,
@@ -163,7 +161,7 @@ class SagaMethods(Hosted):
         Raises:
             InvalidInput: A filter, the limit or the cursor makes no sense.
         """
-        _check_texts(tenant_id=tenant_id, workflow_type=workflow_type)
+        check_texts(tenant_id=tenant_id, workflow_type=workflow_type)
         check_saga_cursor(cursor)
         try:
             wanted = None if status is None else OperationStatus(status)
@@ -216,12 +214,6 @@ class SagaMethods(Hosted):
         handle = self.saga_handle(saga_id)
         await handle.cancel(reason)
         return handle
-
-
-def _check_texts(**texts: str | None) -> None:
-    for field, text in texts.items():
-        if text is not None:
-            check_encodable(field, text)
 
 
 def _seconds(field: str, at: datetime | None) -> float | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from ..bounds import check_encodable, check_ttl
+from ..bounds import check_encodable, check_record_ttl
 from ..errors import (
     ClaimLost,
     IdempotencyInProgress,
@@ -63,7 +63,7 @@ class IdempotentOperations:
         tenant_id, user_id, operation_type = names
         check_request(tenant_id, user_id, operation_type, parameters)
         ttl = self._environment.settings.default_ttl if ttl is None else ttl
-        check_ttl("ttl", ttl)
+        check_record_ttl("ttl", ttl)
         new = NewRecord(
             key=derive_key(*names, parameters) if key is None else scope_key(tenant_id, key),
             tenant_id=tenant_id,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from ..errors import InvalidInput
+from ..storage.ids import is_saga_id
 
 MAX_PAGE = 1000
-_SAGA_ID = re.compile(r"[0-9a-f]{11}-[0-9a-f]{16}-[0-9a-f]{2}")
-"""As `storage.ids` makes them, whichever partition they name."""
 
 
 def check_limit(limit: Any) -> None:
@@ -26,5 +24,5 @@ def check_saga_cursor(cursor: Any) -> None:
     Raises:
         InvalidInput: It is no saga's id.
     """
-    if cursor is not None and not (isinstance(cursor, str) and _SAGA_ID.fullmatch(cursor)):
+    if cursor is not None and not is_saga_id(cursor):
         raise InvalidInput("cursor", f"is not one that a page of this list gave: {cursor!r:.80}")

@@ -217,7 +217,8 @@ class LockStore(Protocol):
     async def free_lock(self, name: str, token: str) -> bool:
         """Give up the lock, or the place in its queue; whether this token held the lock. Wakes the next waiter.
 
-        Sent again after it did, it answers False, as for a lease that ran out.
+        Called again after it did, it answers False, as for a lease that ran out. What a storage itself sends again, for
+        want of an answer, is answered as the first time.
         """
         ...
 

@@ -10,7 +10,7 @@ from uuid import uuid4
 import msgspec
 import trio
 
-from ..bounds import check_encodable, check_ttl
+from ..bounds import check_encodable, check_record_ttl
 from ..errors import EnvironmentFault, InvalidInput, LockLost, SagaNotFound, SagaStateError
 from ..idempotency import fingerprint
 from ..jsonvalue import check_json, decode, encode
@@ -57,7 +57,7 @@ class SeedMethods:
                 time to live.
         """
         check_encodable("key", key)
-        check_ttl("ttl", ttl)
+        check_record_ttl("ttl", ttl)
         _check_members(data, _OF_A_KEY)
         check_json(data, "data")
         for name in ("tenant_id", "operation_type"):
