@@ -63,6 +63,7 @@ class _Registered:
 
 AROUND_ATTEMPTS, NEW_METADATA = "around_attempts", "new_metadata"
 _hooks: dict[str, list[_Registered]] = {point: [] for point in (*POINTS, AROUND_ATTEMPTS, NEW_METADATA)}
+_registered: list[_Registered] = []  # at whichever point
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
@@ -117,18 +118,20 @@ def register_metadata_hook(hook: MetadataHook) -> Callable[[], None]:
 def _add(added: list[tuple[str, _Registered]]) -> Callable[[], None]:
     for point, registered in added:
         _hooks[point].append(registered)
+        _registered.append(registered)
 
     def unregister() -> None:
         for point, registered in added:
             if registered in _hooks[point]:
                 _hooks[point].remove(registered)
+                _registered.remove(registered)
 
     return unregister
 
 
 def listening() -> bool:
     """Whether anybody listens to anything: lets a caller skip telling at all."""
-    return any(_hooks.values())
+    return bool(_registered)
 
 
 def wanted(point: str) -> bool:

@@ -40,7 +40,7 @@ def marked(handler: Handler, handlers: Handlers) -> Handler:
 
     async def call(parameters: dict[str, Any], context: HandlerContext) -> Any:
         outer, mark = _marks.get(), _Mark(handlers)
-        _marks.set((*(each for each in outer if not each.over), mark))
+        _marks.set((*(each for each in outer if not each.over), mark) if outer else (mark,))
         try:
             return await plain(parameters, context)
         finally:

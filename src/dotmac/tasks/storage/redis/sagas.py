@@ -75,14 +75,7 @@ class RedisSagas(RedisCore):
         client, layout = self._here()
         partition, saga_id = layout.of_saga(entry.saga_id), entry.saga_id.encode()
         final = entry.status.is_final
-        keys = [
-            partition.saga(saga_id),
-            partition.journal(saga_id),
-            partition.owned,
-            partition.due,
-            partition.index,
-            partition.expiry,
-        ]
+        keys = [partition.saga(saga_id), partition.journal(saga_id), partition.index, partition.expiry]
         args: list[Argument] = [
             entry.epoch,
             entry.sequence,
@@ -91,12 +84,16 @@ class RedisSagas(RedisCore):
             entry.status.value,
             entry.cursor,
             saga_id,
-            b"final" if final else b"release" if entry.release else b"keep",
-            b"" if entry.due_at is None else micros(entry.due_at),
-            layout.due_channel,
-            b"" if entry.retention is None else micros(entry.retention),
-            layout.channel(saga_topic(entry.saga_id)) if final else b"",
         ]
+        if final or entry.release:
+            keys += [partition.owned, partition.due]
+            args += [
+                b"final" if final else b"release",
+                b"" if entry.due_at is None else micros(entry.due_at),
+                layout.due_channel,
+                b"" if entry.retention is None else micros(entry.retention),
+                layout.channel(saga_topic(entry.saga_id)) if final else b"",
+            ]
         if final and entry.completion is not None:
             keys.append(partition.record(entry.completion.key))
             args += self._completion(entry.completion)

@@ -1,15 +1,18 @@
 -- Adds an entry to a saga's journal, if the sender still owns it and the position is free.
--- KEYS: 1 saga  2 journal  3 owned  4 due  5 index  6 expiry  [7 record]
+-- KEYS: 1 saga  2 journal  3 index  4 expiry
+--       with an entry that gives the saga up: 5 owned  6 due  [7 record]
 -- ARGV: 1 epoch  2 sequence  3 entry id  4 events  5 status  6 cursor  7 saga id
---       8 'keep', 'release' or 'final'  9 due at or ''  10 due channel  11 retention or ''  12 saga channel
+--       with an entry that gives the saga up: 8 'release' or 'final'  9 due at or ''  10 due channel
+--       11 retention or ''  12 saga channel
 --       with a record: 13 status  14 result or ''  15 error after '=', or ''  16 ttl  17 record channel
+-- Nearly all entries keep the saga: what these do not need is not sent.
 -- Returns: at (integer) | {at, cancel reason or nil, owner} | {'gone'} | {'stale', epoch, owner} | {'conflict', length, owner}
 -- Sent again, it finds its own entry and answers as it did.
 local s = redis.call('HMGET', KEYS[1], 'e', 'n', 'st', 'o', 'x', 'pk', 'xe')
 if not s[1] then return {'gone'} end
 if s[1] ~= ARGV[1] then
   -- An entry that gives the saga up may be there, and the saga have found another owner since.
-  local line = ARGV[8] ~= 'keep' and redis.call('LINDEX', KEYS[2], ARGV[2])
+  local line = ARGV[8] and redis.call('LINDEX', KEYS[2], ARGV[2])
   local at, id = string.match(line or '', '^(%S+) %S+ (%S+) ')
   if id ~= ARGV[3] then return {'stale', s[1], s[4] or ''} end
   redis.call('HSET', KEYS[1], 'e', s[1])
@@ -31,12 +34,12 @@ local at = string.format('%.0f', now)
 redis.call('RPUSH', KEYS[2], at .. ' ' .. s[1] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
 redis.call('HSET', KEYS[1], 'n', n + 1, 'ua', at, 'c', ARGV[6], 'st', ARGV[5])
 if s[3] ~= ARGV[5] then
-  redis.call('ZREM', KEYS[5], 's\0' .. s[3] .. '\0' .. ARGV[7])
+  redis.call('ZREM', KEYS[3], 's\0' .. s[3] .. '\0' .. ARGV[7])
   -- Completed sagas are nearly all there are: to list them, the index of all does as well.
-  if ARGV[5] ~= 'completed' then redis.call('ZADD', KEYS[5], 0, 's\0' .. ARGV[5] .. '\0' .. ARGV[7]) end
+  if ARGV[5] ~= 'completed' then redis.call('ZADD', KEYS[3], 0, 's\0' .. ARGV[5] .. '\0' .. ARGV[7]) end
 end
-if ARGV[8] ~= 'keep' then
-  redis.call('ZREM', KEYS[3], s[4] .. '\0' .. s[6] .. '\0' .. ARGV[7])
+if ARGV[8] then
+  redis.call('ZREM', KEYS[5], s[4] .. '\0' .. s[6] .. '\0' .. ARGV[7])
   if ARGV[8] == 'final' and s[5] then
     redis.call('HDEL', KEYS[1], 'o', 'x', 'xe')
   else
@@ -47,14 +50,14 @@ if ARGV[8] ~= 'keep' then
   if ARGV[8] == 'release' and s[7] == s[1] then due = at end
   if due ~= '' then
     redis.call('HSET', KEYS[1], 'd', due)
-    redis.call('ZADD', KEYS[4], due, ARGV[7])
+    redis.call('ZADD', KEYS[6], due, ARGV[7])
     -- ANNOUNCED_AHEAD
     if tonumber(due) <= now + 10000000 then redis.call('PUBLISH', ARGV[10], '') end
   end
 end
-if s[3] == 'failed' then redis.call('ZREM', KEYS[6], ARGV[7]) end
+if s[3] == 'failed' then redis.call('ZREM', KEYS[4], ARGV[7]) end
 if ARGV[8] == 'final' then
-  if ARGV[11] ~= '' then redis.call('ZADD', KEYS[6], now + ARGV[11], ARGV[7]) end
+  if ARGV[11] ~= '' then redis.call('ZADD', KEYS[4], now + ARGV[11], ARGV[7]) end
   if KEYS[7] and redis.call('HGET', KEYS[7], 'sid') == ARGV[7] then
     redis.call('HSET', KEYS[7], 'st', ARGV[13], 'lu', '0', 'ex', string.format('%.0f', now + ARGV[16]))
     if ARGV[14] ~= '' then redis.call('HSET', KEYS[7], 're', ARGV[14]) end
