@@ -30,6 +30,11 @@ class SagaHandle:
 
         Cancelling the wait does not touch the saga. Limit it with ``trio.fail_after(seconds)``,
         or ``asyncio.timeout(seconds)``.
+
+        Raises:
+            SagaNotFound: Its retention is over.
+            NotStarted: The manager was stopped. The saga goes on elsewhere, or after the next start, where
+                `saga_handle` gives a handle again.
         """
         return await self._service.outcome(self.saga_id)
 

@@ -30,11 +30,13 @@ class Runtime:
 
     Attributes:
         claims: Keeps claims on idempotency keys alive.
+        over: Whether it has ended.
     """
 
     def __init__(self, environment: SagaEnvironment) -> None:
         self.environment = environment
         self.claims = ClaimKeeper(environment.storage)
+        self.over = False
         self._worker: Worker | None = None
         self._ready = trio.Event()
         self._trouble: Exception | None = None
@@ -73,7 +75,10 @@ class Runtime:
 
     async def run(self, *, task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until `request_stop`. Raises what the supervisor could not answer."""
-        await self._supervisor.run(task_status=task_status)
+        try:
+            await self._supervisor.run(task_status=task_status)
+        finally:
+            self.over = True
 
     def request_stop(self, *, hurry: bool = False) -> None:
         """Drain and end; in a hurry, cut running attempts off at once, also while a drain goes on already."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..errors import IdempotencyMismatch, InvalidInput, OwnershipLost, SagaNotFound
+from ..errors import IdempotencyMismatch, InvalidInput, NotStarted, OwnershipLost, SagaNotFound
 from ..idempotency import check_name, fingerprint, scope_key
 from ..jsonvalue import encode
 from ..metrics import NEW_METADATA, added_metadata, wanted
@@ -146,8 +146,13 @@ class SagaService:
         return await self._storage.count_sagas()
 
     async def outcome(self, saga_id: str) -> SagaOutcome:
-        """Wait until the saga rests in a final status, wherever it runs. Raises SagaNotFound."""
-        while True:
+        """Wait until the saga rests in a final status, wherever it runs.
+
+        Raises:
+            SagaNotFound: It is not there (any more).
+            NotStarted: The runtime has ended, so that nothing here will learn of the saga's end.
+        """
+        while not self._runtime.over:
             actor = self._runtime.local_actor(saga_id)
             if actor is not None:
                 await actor.ended.wait()
@@ -157,6 +162,7 @@ class SagaService:
             ended = await look_or_wait(self._storage, saga_topic(saga_id), lambda: self._ended(saga_id), poll)
             if ended is not None:
                 return ended
+        raise NotStarted(f"the manager was stopped; saga {saga_id} goes on, here after the next start, or elsewhere")
 
     async def _ended(self, saga_id: str) -> SagaOutcome | None:
         """How the saga ended, or None: it goes on, or was resumed between two looks."""
