@@ -126,8 +126,12 @@ class Reference:
 
     def append(self, number: int, epoch: int, sequence: int, entry_id: str, how: str) -> Any:
         saga = self.sagas.get(number)
-        if saga is None or saga.epoch != epoch:
-            return SagaNotFound if saga is None else OwnershipLost
+        if saga is None:
+            return SagaNotFound
+        if saga.epoch != epoch:
+            # Sent again: its entry gave the saga up, and the saga has another owner by now.
+            sent_again = how != "keep" and saga.journal[sequence : sequence + 1] == [entry_id]
+            return ("at", None) if sent_again else OwnershipLost
         if sequence < len(saga.journal):
             return ("at", saga.cancel) if saga.journal[sequence] == entry_id else JournalConflict
         if sequence > len(saga.journal) or saga.owner is None:

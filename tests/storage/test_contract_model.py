@@ -103,7 +103,9 @@ class Driven:
         return "at", (await self.storage.append(line)).cancel
 
     async def adopt(self, number: int, worker: str, epoch: int, entry_id: str) -> Any:
-        return _seen(await self.storage.adopt_saga(Adoption(self.ids[number], worker, epoch, entry_id)))
+        meta = await self.storage.saga_meta(self.ids[number])
+        previous = None if meta is None else meta.owner  # which the adopter has looked for before
+        return _seen(await self.storage.adopt_saga(Adoption(self.ids[number], worker, epoch, entry_id, previous)))
 
     async def release(self, number: int, epoch: int, due: bool) -> Any:
         await self.storage.release_saga(self.ids[number], epoch, self.storage.now() if due else None)
