@@ -196,10 +196,11 @@ class SagaMethods(Hosted):
             InvalidInput: There is no step of this name.
             SagaNotFound: There is no such saga.
             SagaStateError: It is not parked, or cannot go on from this step; the message says why.
+            StorageUnavailable: No answer for 10 s; the decision may have been stored or not.
         """
-        check_encodable("saga_id", saga_id)
+        handle = self.saga_handle(saga_id)  # before: the manager may be stopped while the decision is stored
         await self._hosted().steering.retry(saga_id, reason, from_step)
-        return self.saga_handle(saga_id)
+        return handle
 
     @anywhere
     async def cancel_saga(self, saga_id: str, reason: str = "") -> SagaHandle:

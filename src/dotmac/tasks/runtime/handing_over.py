@@ -21,7 +21,8 @@ from ..storage.records import Adoption, SagaMeta
 from .entry_ids import fresh_entry_id
 from .journal import Journal
 
-_PATIENCE = 10.0  # seconds; nobody's lease ends this wait
+PATIENCE = 10.0
+"""Seconds that a decision may take to be stored: whoever waits for it does so under nobody's lease."""
 
 
 async def hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResumed | None = None) -> None:
@@ -38,11 +39,11 @@ async def hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResume
         StorageUnavailable: No answer; the decision may have been stored or not.
     """
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    with trio.move_on_after(_PATIENCE):
+    with trio.move_on_after(PATIENCE):
         record = await storage.adopt_saga(Adoption(meta.saga_id, name, meta.epoch, fresh_entry_id()))
         journal = Journal(storage, state_of(record), epoch=record.meta.epoch, sequence=record.meta.length)
         if resume is not None:
             journal.record(resume)
         await journal.release(storage.now())
         return
-    raise StorageUnavailable(f"saga {meta.saga_id} could not be handed over within {_PATIENCE:g} s")
+    raise StorageUnavailable(f"saga {meta.saga_id} could not be handed over within {PATIENCE:g} s")

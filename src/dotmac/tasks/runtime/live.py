@@ -106,16 +106,7 @@ class LiveSagas:
                 if listening():
                     for event in events:
                         tell_event(definition, event, 0.0)
-                journal = Journal(self._storage, state, epoch=1, sequence=1)
-                try:
-                    self._spawn(journal)
-                except NotStarted:
-                    # Durable, and thereby as good as promised: our lease is ending, and with it our ownership.
-                    _log.info(
-                        "saga %s was created as the worker stopped; another one will run it",
-                        definition.saga_id,
-                        extra=saga_fields(definition),
-                    )
+                self._spawn_or_leave(Journal(self._storage, state, epoch=1, sequence=1))
         return creation
 
     def open(self, opening: SagaState, meta: SagaMeta) -> None:
@@ -136,7 +127,7 @@ class LiveSagas:
 
     async def adopt(
         self, saga_id: str, epoch: int, previous: str | None = None, resume: SagaResumed | None = None
-    ) -> SagaActor:
+    ) -> None:
         """Take a saga over and run it here.
 
         Args:
@@ -148,7 +139,7 @@ class LiveSagas:
         Raises:
             OwnershipLost: Somebody else was faster.
             SagaNotFound: It is gone.
-            NotStarted: The worker is stopping.
+            NotStarted: The worker is stopping; nothing was decided.
             InternalError: Its journal cannot be folded.
         """
         self._check_open()
@@ -163,13 +154,27 @@ class LiveSagas:
             journal = Journal(self._storage, state, epoch=record.meta.epoch, sequence=record.meta.length)
             if record.meta.cancel is not None and state.cancel is None and not state.status.is_final:
                 journal.record(CancelRequested(record.meta.cancel))
-            if resume is not None:
-                # Durable before anybody is told so: an operator does not look a second time.
-                journal.record(resume)
-                await journal.flush()
-            return self._spawn(journal, fruitless=_fruitless(record))
+            if resume is None:
+                self._spawn(journal, fruitless=_fruitless(record))
+                return
+            # Durable before anybody is told so: an operator does not look a second time.
+            journal.record(resume)
+            await journal.flush()
+            self._spawn_or_leave(journal)
 
-    def _spawn(self, journal: Journal, *, fruitless: int = 0) -> SagaActor:
+    def _spawn_or_leave(self, journal: Journal) -> None:
+        """Run what is durable already, and thereby as good as promised, here or, if the worker stops, elsewhere."""
+        try:
+            self._spawn(journal)
+        except NotStarted:  # our lease is ending, and with it our ownership
+            definition = journal.state.definition
+            _log.info(
+                "saga %s was to begin as the worker stopped; another one will run it",
+                definition.saga_id,
+                extra=saga_fields(definition),
+            )
+
+    def _spawn(self, journal: Journal, *, fruitless: int = 0) -> None:
         actor = SagaActor(self._environment, journal, fruitless=fruitless)
         saga_id = actor.saga_id
 
@@ -183,7 +188,6 @@ class LiveSagas:
         self._actors[saga_id] = actor
         if self._closed:
             self._tell(actor, Drain())  # it was asked for before the drain began, and is here only now
-        return actor
 
     # --- what happens to them -------------------------------------------------------------------------------
 

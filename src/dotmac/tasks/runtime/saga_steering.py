@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import trio
+
 from ..bounds import check_reason
-from ..errors import InvalidInput, OwnershipLost, SagaStateError
+from ..errors import InvalidInput, OwnershipLost, SagaStateError, StorageUnavailable
 from ..models import OperationStatus
 from ..saga.events import SagaResumed
 from ..saga.rewinding import why_not_from
 from ..storage.folding import state_of
 from ..storage.records import SagaMeta
 from .environment import SagaEnvironment
-from .handing_over import hand_over
+from .handing_over import PATIENCE, hand_over
 from .runtime import Runtime
 from .stored_sagas import meta_of, record_of
 
@@ -90,11 +92,19 @@ class SagaSteering:
     async def _resume(self, meta: SagaMeta, event: SagaResumed) -> None:
         try:
             if self._environment.works:
-                await (await self._runtime.worker()).sagas.adopt(meta.saga_id, meta.epoch, resume=event)
+                await self._resume_here(meta, event)
             else:
                 await hand_over(self._storage, meta, event)
         except OwnershipLost as error:
             raise SagaStateError(f"saga {meta.saga_id} was resumed by somebody else in the same moment") from error
+
+    async def _resume_here(self, meta: SagaMeta, event: SagaResumed) -> None:
+        worker = await self._runtime.worker()
+        # The journal insists until its worker's lease ends, which is not what we wait under.
+        with trio.move_on_after(PATIENCE):
+            await worker.sagas.adopt(meta.saga_id, meta.epoch, resume=event)
+            return
+        raise StorageUnavailable(f"a decision about saga {meta.saga_id} could not be stored within {PATIENCE:g} s")
 
 
 def _check_parked(meta: SagaMeta) -> None:

@@ -1,0 +1,64 @@
+"""An operator decides about a parked saga while the storage, or the worker here, goes away."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from dotmac.tasks import MemoryStorage, NonRetryableError, OperationStatus, SagaHandle, StorageUnavailable
+from runtime.nodes import Ledger, Node, Wire, at_call, step
+
+APPEND = frozenset({"append"})
+
+
+async def parked(node: Node, ledger: Ledger) -> SagaHandle:
+    ledger.failing["a"] = NonRetryableError("no")
+    steps = [step("pay", kind="pivot"), step("a", kind="retriable")]
+    handle = await node.manager.start_saga(tenant_id="t", workflow_type="w", steps=steps)
+    assert (await handle.result()).status is OperationStatus.FAILED
+    ledger.failing.clear()
+    return handle
+
+
+async def test_who_decides_is_told_when_the_storage_stays_away(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    async def go_away(wire: Wire, _verb: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        wire.away = True
+        return await call()
+
+    async with Node(shared, ledger.register) as node:
+        handle = await parked(node, ledger)
+        node.wire.fault = at_call(0, go_away, APPEND)
+        with trio.fail_after(60), pytest.raises(StorageUnavailable):
+            await node.manager.retry_saga(handle.saga_id)
+        await trio.sleep(60)
+        node.wire.away = False
+        await trio.sleep(60)
+        assert await handle.status() is OperationStatus.FAILED
+        await node.manager.retry_saga(handle.saga_id)
+        assert (await handle.result()).completed
+    assert ledger.effects == ["pay", "a"]
+
+
+async def test_a_decision_that_is_stored_as_the_worker_stops_is_confirmed_and_carried_out_elsewhere(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    async with Node(shared, ledger.register) as node, trio.open_nursery() as nursery:
+        handle = await parked(node, ledger)
+        worker = node.worker
+
+        async def stop_meanwhile(_wire: Wire, _verb: str, call: Callable[[], Awaitable[Any]]) -> Any:
+            nursery.start_soon(node.manager.stop)
+            await worker._supervisor.stopping.wait()
+            return await call()
+
+        node.wire.fault = at_call(0, stop_meanwhile, APPEND)
+        await node.manager.retry_saga(handle.saga_id)
+    async with Node(shared, ledger.register) as other:
+        assert (await other.manager.saga_handle(handle.saga_id).result()).completed
+    assert ledger.effects == ["pay", "a"]
