@@ -9,8 +9,15 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dotmac.tasks import MemoryStorage, NonRetryableError, OperationStatus, SagaHandle, StorageUnavailable
-from runtime.nodes import Ledger, Node, Wire, at_call, step
+from dotmac.tasks import (
+    MemoryStorage,
+    NonRetryableError,
+    OperationStatus,
+    SagaHandle,
+    SagaStateError,
+    StorageUnavailable,
+)
+from runtime.nodes import Ledger, Node, Wire, at_call, step, until
 
 APPEND = frozenset({"append"})
 
@@ -62,3 +69,34 @@ async def test_a_decision_that_is_stored_as_the_worker_stops_is_confirmed_and_ca
     async with Node(shared, ledger.register) as other:
         assert (await other.manager.saga_handle(handle.saga_id).result()).completed
     assert ledger.effects == ["pay", "a"]
+
+
+async def test_who_decides_a_moment_later_leaves_the_saga_to_whom_has_begun_to_carry_it_out(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    taken, seen = trio.Event(), trio.Event()
+
+    async def decide_when_seen(_wire: Wire, _verb: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        taken.set()
+        await seen.wait()
+        return await call()
+
+    async def take_what_runs(_wire: Wire, _verb: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        seen.set()
+        await until(lambda: ledger.entered.count("a") > attempts)
+        return await call()
+
+    async with Node(shared, ledger.register) as first, Node(shared, ledger.register) as second:
+        handle = await parked(first, ledger)
+        attempts = ledger.entered.count("a")
+        ledger.hold["a"] = trio.Event()
+        first.wire.fault = at_call(0, decide_when_seen, APPEND)
+        second.wire.fault = at_call(0, take_what_runs, frozenset({"adopt_saga"}))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first.manager.retry_saga, handle.saga_id)
+            await taken.wait()
+            with pytest.raises(SagaStateError):
+                await second.manager.retry_saga(handle.saga_id)
+        ledger.hold["a"].set()
+        assert (await handle.result()).completed
+    assert ledger.entered.count("a") == attempts + 1

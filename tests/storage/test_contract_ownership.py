@@ -134,6 +134,18 @@ async def test_orphans_are_the_sagas_a_worker_owned_by_priority(storage: Storage
     assert await storage.orphaned_sagas("nobody", 10) == []
 
 
+async def test_who_decided_by_an_older_journal_does_not_get_the_saga_from_its_owner(storage: StorageProtocol) -> None:
+    judged = await put_saga(storage, owner="w1")
+    await storage.append(entry(judged))
+    with pytest.raises(OwnershipLost):
+        await storage.adopt_saga(adoption(judged, "w2", expected_length=judged.length))
+    now = await head(storage, judged.saga_id)
+    assert (now.owner, now.epoch, now.length) == ("w1", 1, 2)
+    wish = adoption(now, "w2", expected_length=now.length)
+    taken = (await twice(partial(storage.adopt_saga, wish))).meta
+    assert (taken.owner, taken.epoch, taken.length) == ("w2", 2, 3)
+
+
 async def test_an_adopted_orphan_belongs_to_its_new_worker(storage: StorageProtocol) -> None:
     meta = await put_saga(storage, owner="w1")
     await storage.adopt_saga(adoption(meta, "w2"))

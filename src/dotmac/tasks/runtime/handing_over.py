@@ -30,7 +30,7 @@ async def hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResume
 
     Args:
         storage: Where it is.
-        meta: Its head, as its epoch must still be.
+        meta: Its head, as its epoch and its length must still be.
         resume: What an operator decided about a parked saga; durable when this returns.
 
     Raises:
@@ -40,7 +40,9 @@ async def hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResume
     """
     name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     with trio.move_on_after(PATIENCE):
-        record = await storage.adopt_saga(Adoption(meta.saga_id, name, meta.epoch, fresh_entry_id()))
+        record = await storage.adopt_saga(
+            Adoption(meta.saga_id, name, meta.epoch, fresh_entry_id(), expected_length=meta.length)
+        )
         journal = Journal(storage, state_of(record), epoch=record.meta.epoch, sequence=record.meta.length)
         if resume is not None:
             journal.record(resume)

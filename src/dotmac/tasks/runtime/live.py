@@ -1,8 +1,9 @@
 """The sagas a worker owns: how an actor comes to be, and what happens when one is gone.
 
-There are two doors. `create` starts a new saga, owned by this worker from the first entry of its journal.
-`adopt` is the door for everything else: a pending saga that is to be executed, a parked one that is to be resumed,
-one whose time has come, one whose worker was lost. Both end in an actor whose state is the fold of the journal.
+There are three doors. `create` starts a new saga, owned by this worker from the first entry of its journal.
+`resume` lets a parked one go on as an operator decided. `adopt` is the door for everything else: a pending saga that
+is to be executed, one whose time has come, one whose worker was lost. All end in an actor whose state is the fold of
+the journal.
 
 Between asking for ownership and having an actor, a reply can be lost or the asking task cancelled. Then the storage
 may hold us for the owner of a saga that nobody runs. Such sagas are noted as strays, and the recovery adopts them.
@@ -71,7 +72,7 @@ class LiveSagas:
         """The saga's actor, if this worker runs it."""
         return self._actors.get(saga_id)
 
-    # --- the two doors --------------------------------------------------------------------------------------
+    # --- the three doors ------------------------------------------------------------------------------------
 
     async def create(
         self, definition: SagaDefinition, key: NewRecord | None = None, claim_token: str | None = None
@@ -125,16 +126,41 @@ class LiveSagas:
         self._spawn(journal)
         self.strays.settled(meta.saga_id)
 
-    async def adopt(
-        self, saga_id: str, epoch: int, previous: str | None = None, resume: SagaResumed | None = None
-    ) -> None:
+    async def adopt(self, saga_id: str, epoch: int, previous: str | None = None) -> None:
         """Take a saga over and run it here.
 
         Args:
             saga_id: The saga.
             epoch: The epoch it must still have.
             previous: Who owned it before, for its history.
-            resume: What an operator decided about a parked saga; durable when this returns.
+
+        Raises:
+            OwnershipLost: Somebody else was faster.
+            SagaNotFound: It is gone.
+            NotStarted: The worker is stopping.
+            InternalError: Its journal cannot be folded.
+        """
+        self._check_open()
+        adoption = Adoption(saga_id, self.worker_id, epoch, fresh_entry_id(), previous)
+        with self.strays.unless_settled(saga_id):
+            record = await self._storage.adopt_saga(adoption)
+            journal = self._journal_of(record)
+            state = journal.state
+            if previous not in (None, self.worker_id):
+                fields = saga_fields(state.definition)
+                _log.info("saga %s taken over from worker %s", saga_id, previous, extra=fields)
+                tell_taken_over(state.definition, adoption, record.meta.epoch)
+            if record.meta.cancel is not None and state.cancel is None and not state.status.is_final:
+                journal.record(CancelRequested(record.meta.cancel))
+            self._spawn(journal, fruitless=_fruitless(record))
+
+    async def resume(self, meta: SagaMeta, decision: SagaResumed) -> None:
+        """Let a parked saga go on here.
+
+        Args:
+            meta: Its head, which must not have changed: whoever decided in the same moment owns it under this very
+                epoch, and keeps it together with the attempt that he has begun.
+            decision: The operator's; durable when this returns.
 
         Raises:
             OwnershipLost: Somebody else was faster.
@@ -143,24 +169,16 @@ class LiveSagas:
             InternalError: Its journal cannot be folded.
         """
         self._check_open()
-        adoption = Adoption(saga_id, self.worker_id, epoch, fresh_entry_id(), previous)
-        with self.strays.unless_settled(saga_id):
-            record = await self._storage.adopt_saga(adoption)
-            state = _readable(record)
-            if previous not in (None, self.worker_id):
-                fields = saga_fields(state.definition)
-                _log.info("saga %s taken over from worker %s", saga_id, previous, extra=fields)
-                tell_taken_over(state.definition, adoption, record.meta.epoch)
-            journal = Journal(self._storage, state, epoch=record.meta.epoch, sequence=record.meta.length)
-            if record.meta.cancel is not None and state.cancel is None and not state.status.is_final:
-                journal.record(CancelRequested(record.meta.cancel))
-            if resume is None:
-                self._spawn(journal, fruitless=_fruitless(record))
-                return
+        adoption = Adoption(meta.saga_id, self.worker_id, meta.epoch, fresh_entry_id(), expected_length=meta.length)
+        with self.strays.unless_settled(meta.saga_id):
+            journal = self._journal_of(await self._storage.adopt_saga(adoption))
+            journal.record(decision)
             # Durable before anybody is told so: an operator does not look a second time.
-            journal.record(resume)
             await journal.flush()
             self._spawn_or_leave(journal)
+
+    def _journal_of(self, record: SagaRecord) -> Journal:
+        return Journal(self._storage, _readable(record), epoch=record.meta.epoch, sequence=record.meta.length)
 
     def _spawn_or_leave(self, journal: Journal) -> None:
         """Run what is durable already, and thereby as good as promised, here or, if the worker stops, elsewhere."""

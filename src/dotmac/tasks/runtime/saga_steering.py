@@ -77,7 +77,7 @@ class SagaSteering:
         why = why_not_from(state, step)
         if why is not None:
             raise SagaStateError(f"saga {saga_id} cannot go on from step '{from_step}': {why}")
-        # Of the same record: who owns the saga with this epoch meets the state that was judged.
+        # Of the same record: who owns the saga with this epoch and length meets the state that was judged.
         await self._resume(record.meta, SagaResumed(reason=reason, from_step=step))
 
     async def _turn_parked_back(self, saga_id: str, reason: str) -> None:
@@ -102,7 +102,7 @@ class SagaSteering:
         worker = await self._runtime.worker()
         # The journal insists until its worker's lease ends, which is not what we wait under.
         with trio.move_on_after(PATIENCE):
-            await worker.sagas.adopt(meta.saga_id, meta.epoch, resume=event)
+            await worker.sagas.resume(meta, event)
             return
         raise StorageUnavailable(f"a decision about saga {meta.saga_id} could not be stored within {PATIENCE:g} s")
 

@@ -138,13 +138,19 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
 
 
 class Adoption(msgspec.Struct, frozen=True, gc=False):
-    """A wish to own a saga. It succeeds only if the saga's epoch is still the expected one."""
+    """A wish to own a saga. It succeeds only if the saga's epoch is still the expected one.
+
+    Attributes:
+        expected_length: How many entries its journal must still have, for who decides by what they say: the owner of
+            this very epoch may have added some since. None: that does not matter.
+    """
 
     saga_id: str
     worker: str
     expected_epoch: int
     entry_id: str
     previous: str | None = None
+    expected_length: int | None = None
 
 
 class AdoptableSaga(msgspec.Struct, frozen=True, gc=False):

@@ -123,7 +123,7 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
         """See `SagaStore`."""
         saga = self._saga(adoption.saga_id)
         meta = saga.meta
-        if meta.epoch == adoption.expected_epoch:
+        if meta.epoch == adoption.expected_epoch and adoption.expected_length in (None, meta.length):
             now, epoch = self.now(), meta.epoch + 1
             event = SagaAdopted(adoption.worker, epoch, adoption.previous)
             entry = JournalEntry(meta.length, now, epoch, adoption.entry_id, encode_events([event]))

@@ -110,7 +110,7 @@ class RedisSagas(RedisCore):
     async def adopt_saga(self, adoption: Adoption) -> SagaRecord:
         """See `SagaStore`."""
         partition, saga_id = self.layout.of_saga(adoption.saga_id), adoption.saga_id.encode()
-        epoch = adoption.expected_epoch
+        epoch, length = adoption.expected_epoch, adoption.expected_length
         event = SagaAdopted(adoption.worker, epoch + 1, adoption.previous)
         reply = await self.client.run(
             _ADOPT,
@@ -121,7 +121,14 @@ class RedisSagas(RedisCore):
                 partition.due,
                 partition.notes(saga_id),
             ],
-            [saga_id, adoption.worker, epoch, adoption.entry_id, encode_events([event])],
+            [
+                saga_id,
+                adoption.worker,
+                epoch,
+                adoption.entry_id,
+                encode_events([event]),
+                b"" if length is None else length,
+            ],
             slot=partition.slot,
         )
         if reply[0] != b"ok":

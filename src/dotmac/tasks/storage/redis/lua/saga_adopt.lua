@@ -1,10 +1,11 @@
 -- Makes a worker the owner of a saga whose epoch is still the expected one, and gives it everything to go on.
 -- KEYS: 1 saga  2 journal  3 owned  4 due  5 notes
 -- ARGV: 1 saga id  2 worker  3 expected epoch  4 entry id  5 events (the adoption itself)
+--       6 expected length or ''
 -- Returns: {'ok', saga..., journal..., notes...} | {'gone'} | {'stale', epoch, owner}
 local s = redis.call('HMGET', KEYS[1], 'e', 'o', 'pk', 'n')
 if not s[1] then return {'gone'} end
-if s[1] == ARGV[3] then
+if s[1] == ARGV[3] and (ARGV[6] == '' or s[4] == ARGV[6]) then
   local t = redis.call('TIME')
   local at = string.format('%.0f', t[1] * 1000000 + t[2])
   local epoch = string.format('%.0f', s[1] + 1)
