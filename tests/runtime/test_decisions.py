@@ -17,7 +17,7 @@ from dotmac.tasks import (
     SagaStateError,
     StorageUnavailable,
 )
-from runtime.nodes import Ledger, Node, Wire, at_call, step, until
+from runtime.nodes import Ledger, Node, Wire, at_call, lose_reply, step, until
 
 APPEND = frozenset({"append"})
 
@@ -100,3 +100,30 @@ async def test_who_decides_a_moment_later_leaves_the_saga_to_whom_has_begun_to_c
         ledger.hold["a"].set()
         assert (await handle.result()).completed
     assert ledger.entered.count("a") == attempts + 1
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["on its way", "without an answer yet"])
+async def test_a_decision_that_is_being_stored_is_not_taken_for_one_that_got_lost(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger, *, stored: bool
+) -> None:
+    async def take_long(_wire: Wire, _verb: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        if not stored:
+            await trio.sleep(5)
+            return await call()
+        answer = await call()
+        await trio.sleep(5)
+        return answer
+
+    async with Node(shared, ledger.register) as node:
+        handle = await parked(node, ledger)
+        node.wire.fault = at_call(0, lose_reply, frozenset({"adopt_saga"}))
+        with pytest.raises(StorageUnavailable):
+            await node.manager.retry_saga(handle.saga_id)
+        node.wire.fault = at_call(0, take_long, APPEND)
+        await node.manager.retry_saga(handle.saga_id)
+        outcome = await handle.result()
+        assert outcome.completed
+        meta = await shared.saga_meta(handle.saga_id)
+        assert meta is not None
+        assert meta.epoch == 3
+    assert ledger.effects == ["pay", "a"]

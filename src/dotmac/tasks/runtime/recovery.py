@@ -150,6 +150,8 @@ class Recovery:
                 self._sagas.strays.forget(saga_id)
                 continue
             meta = await self._storage.saga_meta(saga_id)
+            if self._sagas.strays.asked_for(saga_id):
+                continue  # what we read may be what they have just made of it
             if meta is None or meta.owner != self._sagas.worker_id:
                 self._sagas.strays.forget(saga_id)
             elif meta.status.is_final:

@@ -6,6 +6,7 @@ crashes. Nobody else will adopt them while our lease goes on, so we must. Each t
 
 from __future__ import annotations
 
+from collections import Counter
 from types import TracebackType
 
 import trio
@@ -23,6 +24,7 @@ class Strays:
         self._due: dict[str, float] = {}
         self._pause: dict[str, float] = {}
         self._openings: dict[str, SagaState] = {}
+        self._asked_for: Counter[str] = Counter()
 
     def __contains__(self, saga_id: str) -> bool:
         return saga_id in self._due
@@ -67,6 +69,16 @@ class Strays:
         now = trio.current_time()
         return [saga_id for saga_id, at in self._due.items() if at <= now]
 
+    def asked_for(self, saga_id: str) -> bool:
+        """Whether somebody here asks for the saga at the moment, and will have an actor for it, or note it anew."""
+        return saga_id in self._asked_for
+
+    def asks(self, saga_id: str, more: int) -> None:
+        """One more asks for the saga, or one less."""
+        self._asked_for[saga_id] += more
+        if not self._asked_for[saga_id]:
+            del self._asked_for[saga_id]
+
 
 class _UnlessSettled:
     """See `Strays.unless_settled`. A class, because a generator here would cost as much as an append."""
@@ -79,11 +91,12 @@ class _UnlessSettled:
         self._opening = opening
 
     def __enter__(self) -> None:
-        pass
+        self._strays.asks(self._saga_id, 1)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._strays.asks(self._saga_id, -1)
         if error is None:
             self._strays.settled(self._saga_id)
         elif isinstance(error, SagaNotFound):
