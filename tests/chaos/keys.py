@@ -57,7 +57,7 @@ def _of_key(
 
 def _of_workers(server: Server, key: str, kind: str, workers: set[str]) -> Iterator[str]:
     if kind == "cancels":
-        yield f"{key!r}: cancel requests of sagas that have ended: {server.cli('SMEMBERS', key)}"
+        yield f"{key!r}: cancel requests of sagas that have ended: {server.cli('ZRANGE', key, 0, -1)}"
     elif kind in ("leases", "infos"):
         names = server.cli("ZRANGE", key, 0, -1) if kind == "leases" else server.cli("HKEYS", key)
         if set(names) != workers:

@@ -20,6 +20,7 @@ from .scripts import load
 
 _CREATE, _APPEND, _ADOPT = load("saga_create"), load("saga_append"), load("saga_adopt")
 _LOAD, _RELEASE, _CANCEL, _NOTE = load("saga_load"), load("saga_release"), load("saga_cancel"), load("saga_note")
+_NOTICE = load("worker_notice")
 _HIGHEST = 1000  # priorities end here; stored upside down, so that sorting by name puts the highest first
 
 
@@ -168,9 +169,8 @@ class RedisSagas(RedisCore):
         meta = decode_meta(saga_id, fields_of(flat))
         if meta.owner is not None and not meta.status.is_final:
             notices = self.layout.cancels(meta.owner)
-            await self.client.execute("SADD", notices, raw, key=notices, repeatable=True)
             channel = self.layout.channel(worker_topic(meta.owner))
-            await self.client.execute("PUBLISH", channel, "", repeatable=True)
+            await self.client.run(_NOTICE, [notices], [raw, channel], durable=False)
             # Whoever takes the saga from its owner takes the notice away too, but maybe did so before it was there.
             now = await self.saga_meta(saga_id)
             if now is None or now.owner != meta.owner:
@@ -208,7 +208,7 @@ class RedisSagas(RedisCore):
     async def drop_notice(self, worker_id: str, saga_id: str) -> None:
         """The worker does not own the saga any more, so a cancel request for it is not its business."""
         notices = self.layout.cancels(worker_id)
-        await self.client.execute("SREM", notices, saga_id, key=notices, repeatable=True)
+        await self.client.execute("ZREM", notices, saga_id, key=notices, repeatable=True)
 
     def _completion(self, completion: Completion) -> list[Argument]:
         return [

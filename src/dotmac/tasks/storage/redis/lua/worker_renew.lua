@@ -1,4 +1,4 @@
--- Prolongs a worker's lease, unless it is over, and hands out the cancel requests for its sagas.
+-- Prolongs a worker's lease, unless it is over, and hands out the cancel requests of the last day for its sagas.
 -- KEYS: 1 leases  2 cancels of this worker
 -- ARGV: 1 worker  2 lease
 -- Returns: {time, saga id...} | 0 if the lease is over.
@@ -7,4 +7,5 @@ local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 if not till or tonumber(till) <= now then return 0 end
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
-return {now, redis.call('SMEMBERS', KEYS[2])}
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 86400000000)
+return {now, redis.call('ZRANGE', KEYS[2], 0, -1)}
