@@ -127,3 +127,20 @@ async def test_a_decision_that_is_being_stored_is_not_taken_for_one_that_got_los
         assert meta is not None
         assert meta.epoch == 3
     assert ledger.effects == ["pay", "a"]
+
+
+async def test_a_decision_made_where_no_worker_runs_is_not_taken_for_what_a_lost_worker_left(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    async def take_long(_wire: Wire, _verb: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        await trio.sleep(8)
+        return await call()
+
+    async with Node(shared, ledger.register) as working, Node(shared, ledger.register, works=False) as steering:
+        handle = await parked(working, ledger)
+        steering.wire.fault = at_call(0, take_long, APPEND)
+        await steering.manager.retry_saga(handle.saga_id)
+        assert (await handle.result()).completed
+        await trio.sleep(60)
+        assert len(await shared.list_workers()) == 1
+    assert ledger.effects == ["pay", "a"]

@@ -1,8 +1,9 @@
 """How a process that runs no sagas makes others run one: it owns the saga for one entry of its journal.
 
 An operator's decision must be in the journal before anybody hears of it, and only an owner can write there. So the
-saga is adopted under a name that no worker has, the decision is appended, and with the same entry the saga is given
-up and due. Should this process die in between, the saga belongs to a worker that is lost, and is adopted as such.
+saga is adopted by a worker that there is for this moment only, the decision is appended, and with the same entry the
+saga is given up and due. Should this process die in between, the saga belongs to a worker that is lost, and is adopted
+as such when its lease has ended.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from ..errors import StorageUnavailable
+from ..errors import EnvironmentFault, StorageUnavailable
 from ..saga.events import SagaResumed
 from ..storage.folding import state_of
 from ..storage.protocol import StorageProtocol
@@ -23,6 +26,8 @@ from .journal import Journal
 
 PATIENCE = 10.0
 """Seconds that a decision may take to be stored: whoever waits for it does so under nobody's lease."""
+
+_SIGN_OFF = 1.0  # seconds
 
 
 async def hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResumed | None = None) -> None:
@@ -38,8 +43,14 @@ async def hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResume
         SagaNotFound: It is gone.
         StorageUnavailable: No answer; the decision may have been stored or not.
     """
-    name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     with trio.move_on_after(PATIENCE):
+        await _hand_over(storage, meta, resume)
+        return
+    raise StorageUnavailable(f"saga {meta.saga_id} could not be handed over within {PATIENCE:g} s")
+
+
+async def _hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResumed | None) -> None:
+    async with _signed_on(storage) as name:
         record = await storage.adopt_saga(
             Adoption(meta.saga_id, name, meta.epoch, fresh_entry_id(), expected_length=meta.length)
         )
@@ -47,5 +58,17 @@ async def hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResume
         if resume is not None:
             journal.record(resume)
         await journal.release(storage.now())
-        return
-    raise StorageUnavailable(f"saga {meta.saga_id} could not be handed over within {PATIENCE:g} s")
+
+
+@asynccontextmanager
+async def _signed_on(storage: StorageProtocol) -> AsyncIterator[str]:
+    """A worker that has a lease while inside: what belongs to none is what a lost one left, for everybody to take."""
+    host, pid = socket.gethostname(), str(os.getpid())
+    name = f"{host}:{pid}:{secrets.token_hex(4)}"
+    await storage.register_worker(name, PATIENCE, {"host": host, "pid": pid})
+    try:
+        yield name
+    finally:
+        # What was decided is stored or not by now; a lease that is not given back ends soon.
+        with trio.move_on_after(_SIGN_OFF, shield=True), suppress(EnvironmentFault):
+            await storage.retire_worker(name)
