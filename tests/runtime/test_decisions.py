@@ -144,3 +144,22 @@ async def test_a_decision_made_where_no_worker_runs_is_not_taken_for_what_a_lost
         await trio.sleep(60)
         assert len(await shared.list_workers()) == 1
     assert ledger.effects == ["pay", "a"]
+
+
+async def test_a_saga_that_has_ended_since_it_was_seen_parked_cannot_be_cancelled(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    async with Node(shared, ledger.register) as first, Node(shared, ledger.register) as second:
+        ledger.failing = {"b": NonRetryableError("no"), "undo a": NonRetryableError("no")}
+        handle = await first.manager.start_saga(tenant_id="t", workflow_type="w", steps=[step("a"), step("b")])
+        assert (await handle.result()).status is OperationStatus.FAILED
+        ledger.failing.clear()
+
+        async def look_late(_wire: Wire, _verb: str, call: Callable[[], Awaitable[Any]]) -> Any:
+            await first.manager.retry_saga(handle.saga_id, from_step="b")
+            assert (await handle.result()).completed
+            return await call()
+
+        second.wire.fault = at_call(0, look_late, frozenset({"load_saga"}))
+        with pytest.raises(SagaStateError, match="completed"):
+            await second.manager.cancel_saga(handle.saga_id)

@@ -83,8 +83,8 @@ class SagaSteering:
     async def _turn_parked_back(self, saga_id: str, reason: str) -> None:
         record = await record_of(self._storage, saga_id)
         state = state_of(record)
-        if not state.status.is_final:  # resumed by somebody else since we looked
-            raise SagaStateError(f"saga {saga_id} goes on already: it is {state.status}")
+        if state.status is not OperationStatus.FAILED:  # resumed by somebody else since we looked, or ended as well
+            raise SagaStateError(f"saga {saga_id} cannot be cancelled: it was resumed, and is {state.status}")
         if state.undoing or state.committed or not state.at_unknown_pivot:
             raise SagaStateError(f"saga {saga_id} cannot be cancelled: it is parked ({'; '.join(state.open_items)})")
         await self._resume(record.meta, SagaResumed(undo=True, reason=reason))
