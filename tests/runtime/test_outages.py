@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from dotmac.tasks import MemoryStorage, OperationStatus, StorageRefused, StorageUnavailable
-from runtime.nodes import MUTATING, READING, Ledger, Node, at_call, lose_reply, only_saga, refuse, step, until
+from runtime.nodes import MUTATING, READING, Ledger, Node, Wire, at_call, lose_reply, only_saga, refuse, step, until
 
 VERBS = MUTATING | READING
 
@@ -182,3 +183,20 @@ async def test_a_start_that_fails_leaves_nothing_running(
 
 def tasks() -> int:
     return trio.lowlevel.current_statistics().tasks_living
+
+
+async def test_a_start_that_takes_longer_than_the_lease_says_that_the_storage_is_too_slow(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    node = Node(shared, ledger.register, worker_lease=1.0)
+
+    async def take_long(_wire: Wire, _verb: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        await trio.sleep(1.5)
+        return await call()
+
+    node.wire.fault = at_call(0, take_long, frozenset({"register_worker"}))
+    with pytest.raises(StorageUnavailable):
+        await node.manager.start()
+    async with node:
+        handle = await node.manager.start_saga(tenant_id="t", workflow_type="w", steps=[step("a")])
+        assert (await handle.result()).completed

@@ -97,6 +97,8 @@ class Runtime:
             if failure is None:
                 return
             if not child.is_started:
+                if isinstance(failure, OwnershipLost):  # of a lease that nobody had yet
+                    raise StorageUnavailable(f"the storage took longer than a lease: {failure}") from failure
                 raise failure
             if isinstance(failure, OwnershipLost):
                 _log.error("%s; others may adopt its sagas; going on as a new worker", failure)
