@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 import trio
 
@@ -14,6 +14,7 @@ from ..protocol import Observer
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S", bound="MemoryCore")
 
 
@@ -74,7 +75,15 @@ class _Watch:
         self._event = trio.Event()
 
 
-def verb(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
+class Verb(Protocol[P, R_co]):
+    """What a plain method becomes. Said by an async method, since type checkers differ in what those return."""
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """A verb of the storage."""
+        ...
+
+
+def verb(method: Callable[Concatenate[S, P], R]) -> Verb[P, R]:
     """Make a plain method a verb: a checkpoint first (cancelled there, nothing happened), then all in one go."""
 
     @functools.wraps(method)
@@ -96,4 +105,4 @@ def verb(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], 
         finally:
             self.observer(method.__name__, time.perf_counter() - start, failure)
 
-    return cast("Callable[Concatenate[S, P], Coroutine[Any, Any, R]]", call)
+    return cast("Verb[P, R]", call)

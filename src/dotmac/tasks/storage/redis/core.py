@@ -6,7 +6,7 @@ import functools
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import trio
 
@@ -17,9 +17,7 @@ from .gateway import RedisClient
 from .layout import Layout
 from .pubsub import Watch
 
-P = ParamSpec("P")
-R = TypeVar("R")
-S = TypeVar("S", bound="RedisCore")
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 MICROSECONDS = 1_000_000
 
@@ -67,16 +65,14 @@ class RedisCore:
         return self._opened
 
 
-def verb(
-    method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
-) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
-    """Tell the observer of each call, if there is one."""
+def verb(method: F) -> F:
+    """Tell the observer of each call of an async method, if there is one."""
 
-    async def observed(observer: Observer, self: S, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def observed(observer: Observer, *args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()
         failure: BaseException | None = None
         try:
-            return await method(self, *args, **kwargs)
+            return await method(*args, **kwargs)
         except BaseException as error:
             failure = error
             raise
@@ -84,12 +80,12 @@ def verb(
             observer(method.__name__, time.perf_counter() - start, failure)
 
     @functools.wraps(method)
-    def call(self: S, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def call(self: RedisCore, *args: Any, **kwargs: Any) -> Any:
         if self.observer:  # not a coroutine round each call: it would be resumed with each reply
             return observed(self.observer, self, *args, **kwargs)
         return method(self, *args, **kwargs)
 
-    return cast("Callable[Concatenate[S, P], Coroutine[Any, Any, R]]", call)
+    return cast("F", call)
 
 
 def micros(seconds: float) -> int:
