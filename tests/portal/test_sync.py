@@ -32,7 +32,9 @@ from portal.test_facade_anywhere import LONG, OPERATION, PARKED, SAGA, Noting, a
 from portal.test_locks_in_loops import lose_unnoticed
 from portal.test_portal_life import BrokenStorage
 
-CLAIMS = {"begin_claim", "finish_claim", "abandon_claim", "leave_claim", "start_saga_under_claim"}
+OF_THE_MIDDLEWARE = {
+    "begin_claim", "finish_claim", "abandon_claim", "leave_claim", "start_saga_under_claim", "start_ahead"
+}  # fmt: skip
 LIFE = {"start", "stop"}
 
 
@@ -88,8 +90,8 @@ def test_every_method_of_the_manager_has_a_blocking_twin() -> None:
         for name, value in inspect.getmembers(BackgroundOperationsManager)
         if inspect.iscoroutinefunction(value) and not name.startswith("_")
     } | {"lock", "try_lock", "saga_handle"}
-    assert noting.used == methods - CLAIMS - LIFE
-    for name in methods - CLAIMS:
+    assert noting.used == methods - OF_THE_MIDDLEWARE - LIFE
+    for name in methods - OF_THE_MIDDLEWARE:
         plain, blocking = getattr(BackgroundOperationsManager, name), getattr(BlockingManager, name)
         assert inspect.signature(plain).parameters.keys() == inspect.signature(blocking).parameters.keys(), name
         assert not inspect.iscoroutinefunction(blocking)

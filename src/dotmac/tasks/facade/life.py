@@ -36,6 +36,7 @@ class Hosted:
         self._hosting: Hosting | None = None
         self._thread: RuntimeThread | None = None
         self._stopping: tuple[Hosting | None, RuntimeThread | None] = (None, None)
+        self._ahead: Hosting | None = None
         self._entered = AsyncExitStack()
 
     @property
@@ -53,6 +54,9 @@ class Hosted:
             AlreadyStarted: It is running, or being stopped.
             EnvironmentFault: The storage cannot be used; nothing is left running.
         """
+        if self.is_running and self._ahead is self._hosting:
+            self._ahead = None
+            return
         threaded = not trio.lowlevel.in_trio_task()
         hosting, thread = self._begin(threaded=threaded)
         try:
@@ -60,6 +64,19 @@ class Hosted:
         except BaseException:
             self._forget(hosting)
             raise
+
+    async def start_ahead(self) -> None:
+        """As `start`, for somebody who may do that himself in a moment: his `start` takes over what runs already.
+
+        Until `settle_start` is called. Whoever took it over stops it.
+        """
+        await self.start()
+        self._ahead = self._hosting
+
+    def settle_start(self) -> bool:
+        """From now on, who starts it again is refused as ever. Whether nobody took over what was started ahead."""
+        ahead, self._ahead = self._ahead, None
+        return ahead is not None
 
     async def stop(self, *, hurry: bool = False) -> None:
         """Let running attempts finish (for `drain_timeout` seconds), hand the rest over, disconnect.

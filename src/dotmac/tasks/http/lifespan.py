@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..manager import BackgroundOperationsManager
     from .asgi import ASGIApp, Message, Receive, Scope, Send
 
+_STARTED = ("lifespan.startup.complete", "lifespan.startup.failed")
 _ENDINGS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 _log = logging.getLogger(__name__)
 
@@ -70,11 +71,15 @@ class _Lifespan:
         self._manager = manager
         self._receive = receive
         self._send = send
+        self._started_ahead = False
         self._started_here = False
         self.failed: Exception | None = None
 
     async def receive(self) -> Message:
-        """The server's next message; the runtime is started before the app hears of the startup."""
+        """The server's next message; the runtime is started before the app hears of the startup.
+
+        So the app's startup can use the manager. It can start the manager, too, which takes the runtime over.
+        """
         message = await self._receive()
         if message["type"] == "lifespan.startup" and not self._manager.is_running:
             await self._start()
@@ -82,24 +87,32 @@ class _Lifespan:
 
     async def send(self, message: Message) -> None:
         """The app's message; the runtime is stopped before the server hears that the app has ended."""
-        if message["type"] in _ENDINGS:
+        if message["type"] in _STARTED:
+            self._settle()
+        elif message["type"] in _ENDINGS:
             await self.stop()
         if self.failed is None:  # the server has its answer already
             await self._send(message)
 
     async def _start(self) -> None:
         try:
-            await self._manager.start()
+            await self._manager.start_ahead()
         except DotmacTasksError as error:
             self.failed = error
             _log.critical("the runtime could not be started: %s", error)
             told = "".join(traceback.format_exception_only(error)).strip()
             await self._send({"type": "lifespan.startup.failed", "message": told})
             raise
-        self._started_here = True
+        self._started_ahead = True
+
+    def _settle(self) -> None:
+        if self._started_ahead:
+            self._started_ahead = False
+            self._started_here = self._manager.settle_start()
 
     async def stop(self) -> None:
-        """Stop the runtime, if it was started here."""
+        """Stop the runtime, if it was started here and is not the app's."""
+        self._settle()
         if self._started_here:
             self._started_here = False
             await self._manager.stop()
