@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import (
     AbstractContextManager,
@@ -14,18 +15,22 @@ from contextlib import (
 from functools import partial
 from types import TracebackType
 from typing import Self
+from weakref import WeakSet
 
 import trio
 from anyio import to_thread
 
 from ..crossing.anywhere import AnywhereContext
 from ..crossing.home import Home
-from ..errors import AlreadyStarted, NotStarted
+from ..errors import AlreadyStarted, NotStarted, UsageError
 from ..models import Finding
 from ..portal.thread import RuntimeThread
 from ..runtime.environment import SagaEnvironment
 from ..runtime.hosting import Hosting
 from ..runtime.inside_handlers import refuse_inside
+
+_LEFT_BEHIND = "the manager was started before this process was forked off; make another one here"
+_everywhere: WeakSet[Hosted] = WeakSet()
 
 
 class Hosted:
@@ -38,6 +43,8 @@ class Hosted:
         self._stopping: tuple[Hosting | None, RuntimeThread | None] = (None, None)
         self._ahead: Hosting | None = None
         self._entered = AsyncExitStack()
+        self._left_behind = False
+        _everywhere.add(self)
 
     @property
     def is_running(self) -> bool:
@@ -52,6 +59,7 @@ class Hosted:
 
         Raises:
             AlreadyStarted: It is running, or being stopped.
+            UsageError: It runs in a process from which this one was forked off.
             EnvironmentFault: The storage cannot be used; nothing is left running.
         """
         if self.is_running and self._ahead is self._hosting:
@@ -171,6 +179,8 @@ class Hosted:
 
     def _begin(self, *, threaded: bool) -> tuple[Hosting, RuntimeThread | None]:
         """Make a runtime that is to be started next. Raises AlreadyStarted."""
+        if self._left_behind:
+            raise UsageError(_LEFT_BEHIND)
         if self.is_running:
             raise AlreadyStarted("the manager is running already")
         stopping, _ = self._stopping
@@ -190,6 +200,8 @@ class Hosted:
         return hosting, thread
 
     def _hosted(self) -> Hosting:
+        if self._left_behind:
+            raise NotStarted(_LEFT_BEHIND)
         if self._hosting is None or self._hosting.over:
             raise NotStarted("the manager is not running; use 'async with manager:' or 'await manager.start()'")
         return self._hosting
@@ -198,7 +210,22 @@ class Hosted:
     def _home(self) -> Home:
         return self._hosted().home
 
+    def _forked(self) -> None:
+        """In a child of the process: the thread of the runtime is not here, so waiting for it would never end."""
+        if self._hosting is not None or self._stopping[0] is not None:
+            self._left_behind = True
+            self._hosting = self._thread = None
+            self._stopping = None, None
+
 
 def _shield() -> AbstractContextManager[object]:
     """Keeps cancellations off under trio. Elsewhere, a call that crosses over waits for its end by itself."""
     return trio.CancelScope(shield=True) if trio.lowlevel.in_trio_task() else nullcontext()
+
+
+def _after_fork() -> None:
+    for hosted in _everywhere:
+        hosted._forked()  # noqa: SLF001 - of this module
+
+
+os.register_at_fork(after_in_child=_after_fork)
