@@ -58,3 +58,11 @@ def test_a_manager_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (manager.settings.default_ttl, manager.settings.cleanup_interval) == (60, 5)
     assert isinstance(manager.storage, MemoryStorage)
     assert BackgroundOperationsManager(settings=Settings(default_ttl=9)).settings.default_ttl == 9
+
+
+def test_what_can_be_printed_holds_no_password() -> None:
+    url = "redis://shop:hush@localhost:6379/0"
+    manager = BackgroundOperationsManager(redis_url=url, default_ttl=7)
+    assert manager.settings.redis_url == url
+    assert "default_ttl=7" in repr(manager.settings)
+    assert "hush" not in f"{manager.settings!r} {vars(manager.storage)!r}"

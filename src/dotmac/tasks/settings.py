@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from .bounds import MAX_SECONDS
@@ -18,7 +18,8 @@ class Settings:
     """Settings of a manager. All times are in seconds.
 
     Attributes:
-        redis_url: ``REDIS_URL``; where RedisStorage connects when it is given no URL.
+        redis_url: ``REDIS_URL``; where RedisStorage connects when it is given no URL. It can hold a password, so
+            `repr` leaves it out.
         default_ttl: How long an idempotency record is kept.
         cleanup_interval: Pause between two rounds of the janitor.
         saga_retention: How long a completed or compensated saga is kept. Parked ones are kept until resolved.
@@ -31,7 +32,7 @@ class Settings:
         max_payload: Bytes of JSON that one saga definition, one result or one stored parameter set may have.
     """
 
-    redis_url: str | None = None
+    redis_url: str | None = field(default=None, repr=False)
     default_ttl: float = 86_400.0
     cleanup_interval: float = 300.0
     saga_retention: float = 7 * 86_400.0
@@ -43,9 +44,9 @@ class Settings:
     max_payload: int = 1_048_576
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.name != "redis_url":
-                _check_number(field.name, getattr(self, field.name))
+        for setting in fields(self):
+            if setting.name != "redis_url":
+                _check_number(setting.name, getattr(self, setting.name))
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **explicit: Any) -> Settings:
@@ -55,7 +56,7 @@ class Settings:
             InvalidInput: Naming the setting or the environment variable, and what it must be.
         """
         environ = os.environ if environ is None else environ
-        known = {field.name for field in fields(cls)}
+        known = {setting.name for setting in fields(cls)}
         values: dict[str, Any] = {}
         for name, value in explicit.items():
             if name not in known:

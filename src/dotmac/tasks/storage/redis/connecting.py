@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,8 +38,8 @@ class Target:
         replicas: How many replicas must have a write, for ``durability="replica"``.
     """
 
-    url: str
-    settings: dict[str, Any]
+    url: str = field(repr=False)  # both can hold a password
+    settings: dict[str, Any] = field(repr=False)
     prefix: str
     partitions: int | None
     fsync: Fsync = "everysec"
