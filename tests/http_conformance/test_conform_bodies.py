@@ -66,6 +66,13 @@ async def test_case_17_a_body_over_the_limit_is_a_413_and_claims_nothing(caller:
     assert (accepted.status_code, accepted.json()["run"]) == (200, 1)
 
 
+async def test_case_17_who_asks_first_need_not_send_a_body_that_is_too_long(caller: Caller) -> None:
+    asking = [*caller.headers().items(), ("Content-Length", "1001"), ("Expect", "100-continue")]
+    async with connected(caller.site) as connection:
+        await connection.send("POST /small-body HTTP/1.1", asking)
+        assert await connection.answer() == (413, "body-too-large")
+
+
 async def test_case_18_who_hangs_up_within_his_request_has_asked_for_nothing(caller: Caller) -> None:
     key = ("Idempotency-Key", f'"{caller.key}"')
     async with connected(caller.site) as connection:

@@ -114,6 +114,12 @@ class BufferedBody:
         return next_message
 
 
+def announced_length(scope: Scope) -> int:
+    """The length that the request says its body has; 0: it says none."""
+    values = header_values(scope, b"content-length")
+    return int(values[0]) if len(values) == 1 and values[0].isdigit() else 0
+
+
 class Refusal(Reply):
     """A response to a request whose body is not read to its end.
 

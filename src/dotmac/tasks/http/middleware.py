@@ -20,7 +20,7 @@ from ..facade.claims import KeyedRequest
 from . import problems
 from .admission import Gate
 from .asgi import ClientGone, Reply, header_values, route_path
-from .body import BodyTooLarge, BufferedBody, Refusal
+from .body import BodyTooLarge, BufferedBody, Refusal, announced_length
 from .endpoints import UNKNOWN, find_endpoint
 from .fingerprint import Fingerprint, RequestHead
 from .keys import parse_idempotency_key
@@ -132,6 +132,8 @@ class BackgroundOperationsMiddleware:
         with BufferedBody() as body:
             fingerprint = _fingerprint(scope, path, options)
             try:
+                if announced_length(scope) > options.body_limit:  # nobody need send it to hear that
+                    raise BodyTooLarge(unread=True)
                 await body.fill(receive, fingerprint.update, options.body_limit)
             except ClientGone:
                 return
