@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
+import msgspec
 import trio
 
 from ..crossing.anywhere import anywhere, undone_by
@@ -30,8 +30,7 @@ class ClaimKeptBy(Protocol):
         """Stop now: the claim is another's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyedRequest:
+class KeyedRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A request under an idempotency key.
 
     Attributes:
@@ -51,8 +50,7 @@ class KeyedRequest:
     lease: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimAnswer:
+class ClaimAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What a request under a key met.
 
     Attributes:

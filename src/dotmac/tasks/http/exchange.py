@@ -64,7 +64,7 @@ class Exchange:
             BaseException: What the app raised.
         """
         state = self._state
-        recorder = Recorder(receive, send, state.options.response_limit, lambda: self._answered(recorder))
+        recorder = Recorder(receive, send, state.options.response_limit, self._answered)
         try:
             with state.work.scope:
                 await self._app(_without_shortcuts(scope), recorder.receive, recorder.send)

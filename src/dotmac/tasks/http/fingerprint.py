@@ -8,9 +8,10 @@ What cannot be read in the way that its media type announces is compared by its 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
+
+import msgspec
 
 from .canonical import NotCanonical, canonical_json
 from .multipart import MultipartDigest, boundary_of
@@ -21,8 +22,7 @@ CANONICAL_LIMIT = 1024 * 1024
 _COSTLY = 16 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """What is known of a request before its body.
 
     Attributes:
@@ -41,11 +41,6 @@ class RequestHead:
     def media_type(self) -> bytes:
         """Such as ``application/json``, in lower case."""
         return self.content_type.partition(b";")[0].strip().lower()
-
-    @property
-    def is_json(self) -> bool:
-        """Whether the body is announced as JSON."""
-        return self.media_type in {b"application/json", b"text/json"} or self.media_type.endswith(b"+json")
 
 
 class Fingerprint:
@@ -71,10 +66,10 @@ class Fingerprint:
         limit: int = CANONICAL_LIMIT,
     ) -> None:
         self._head = head
-        self._chosen, self._ignored, self._limit = tuple(chosen), tuple(ignored), limit
+        self._chosen, self._ignored, self._limit = chosen, ignored, limit
         self._bytes = sha256()
-        self._json = bytearray() if mode == "json" and head.is_json else None
         self._media_type = head.media_type
+        self._json = bytearray() if mode == "json" and _is_json(self._media_type) else None
         boundary = boundary_of(head.content_type) if self._media_type == b"multipart/form-data" else None
         self._form = None if boundary is None else MultipartDigest(boundary)
 
@@ -106,9 +101,14 @@ class Fingerprint:
         """In which way the body was read, and what came of it."""
         if self._json is not None:
             try:
-                canonical = canonical_json(bytes(self._json), chosen=self._chosen, ignored=self._ignored)
+                canonical = canonical_json(bytes(self._json), chosen=tuple(self._chosen), ignored=tuple(self._ignored))
             except NotCanonical:  # then its bytes are what is compared
                 return b"bytes", self._bytes.digest()
             return b"json", sha256(canonical).digest()
         form = None if self._form is None else self._form.digest()
         return (b"bytes", self._bytes.digest()) if form is None else (b"form", form)
+
+
+def _is_json(media_type: bytes) -> bool:
+    """Whether the body is announced as JSON."""
+    return media_type in {b"application/json", b"text/json"} or media_type.endswith(b"+json")

@@ -81,10 +81,11 @@ def _decoded(value: bytes, header: str, *, compat: bool) -> str:
     if string is None:
         raise BadIdempotencyKey(header, f"{_fault_of_string(value)}; {_right(header)}")
     rest = value[string.end() :].lstrip(b" ")
-    if not _PARAMETERS.match(rest):
+    if rest and not _PARAMETERS.match(rest):
         fault = "is a list; one key is meant" if rest.startswith(b",") else "goes on after its closing quote"
         raise BadIdempotencyKey(header, f"{fault}; {_right(header)}")
-    return _ESCAPED.sub(rb"\1", string[1]).decode("ascii")
+    key = string[1]
+    return (_ESCAPED.sub(rb"\1", key) if b"\\" in key else key).decode("ascii")
 
 
 def _fault_of_bare(value: bytes) -> str:

@@ -10,7 +10,6 @@ import inspect
 import os
 import socket
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -104,14 +103,14 @@ class BackgroundOperationsMiddleware:
         endpoint = UNKNOWN if method in _SAFE else find_endpoint(scope)
         path = full_path(scope)
         options = self._routes.options(method, path, overrides_of(endpoint.function, method))
-        state = RequestState(self.manager, options, self._header, path, partial(self._identify, scope, endpoint))
+        state = RequestState(self.manager, options, self._header, path, self._identify)
         keep_state(scope, state)
         inside = self.app
         if method in options.methods and method not in _SAFE and not (options.exempt or self._is_exempt(scope)):
             try:
                 state.key = self._key_of(scope, options)
                 if state.key is not None:
-                    state.identity = await state.identify()
+                    state.identity = await self._identify(scope, endpoint)
             except InvalidInput as error:
                 inside = Reply(problems.identity_malformed(str(error)).messages())
             except _Refused as refused:
@@ -179,11 +178,11 @@ class BackgroundOperationsMiddleware:
         except BadIdempotencyKey as error:
             raise _Refused(problems.key_malformed(str(error))) from error
 
-    async def _identify(self, scope: Scope, endpoint: Endpoint) -> Identity:
+    async def _identify(self, scope: Scope, endpoint: Endpoint = UNKNOWN) -> Identity:
         # The router that knows the path's parameters comes after us.
         seen = {**scope, "path_params": {**endpoint.parameters, **scope.get("path_params", {})}}
         identity = self._identity(seen)
-        if inspect.isawaitable(identity):
+        if not isinstance(identity, Identity) and inspect.isawaitable(identity):
             identity = await identity
         if identity is None:
             return Identity()

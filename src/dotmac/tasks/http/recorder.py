@@ -16,6 +16,12 @@ from .asgi import Headers, Message, Receive, Send
 class Recorder:
     """One response on its way.
 
+    Args:
+        receive: The server's.
+        send: The server's.
+        limit: Bytes of a body up to which it is kept.
+        on_last: Called before the last chunk goes on.
+
     Attributes:
         status: Once it has begun.
         headers: As the app sent them.
@@ -24,7 +30,9 @@ class Recorder:
         complete: Whether the app has sent its last chunk.
     """
 
-    def __init__(self, receive: Receive, send: Send, limit: int, on_last: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, receive: Receive, send: Send, limit: int, on_last: Callable[[Recorder], Awaitable[None]]
+    ) -> None:
         self._receive = receive
         self._send = send
         self._limit = limit
@@ -71,7 +79,7 @@ class Recorder:
         elif kind == "http.response.body":
             self._keep(message.get("body", b""))
             if not message.get("more_body", False):
-                await self._on_last()
+                await self._on_last(self)
                 self.complete = True
                 if self._completed is not None:
                     self._completed.set()

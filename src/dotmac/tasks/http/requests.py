@@ -128,7 +128,7 @@ async def start_saga_for_request(  # noqa: PLR0913 - independent options, all by
         raise UsageError(f"saga {state.saga_id} was started for this request already; one saga can be its answer")
     tenant = tenant_id
     if tenant is None:
-        tenant = (state.identity or await state.identify()).tenant_id
+        tenant = (state.identity or await state.identify(scope)).tenant_id
     if not tenant:
         raise InvalidInput("tenant_id", "the request names no tenant (X-Tenant-ID, or `identity`), so it must be given")
     fields: dict[str, Any] = {

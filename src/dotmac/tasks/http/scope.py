@@ -19,6 +19,7 @@ from .netstrings import netstrings
 
 _CREDENTIALS = (b"authorization", b"x-api-key")
 _SOURCES = {"tenant_id": b"x-tenant-id", "user_id": b"x-user-id"}
+_NAMING = frozenset(_SOURCES.values())
 _VERSION = b"dotmac-http-1"
 
 
@@ -35,9 +36,10 @@ class Identity:
     user_id: str | None = None
 
     def __post_init__(self) -> None:
-        for name in _SOURCES:
-            if getattr(self, name) is not None:
-                check_name(name, getattr(self, name))
+        if self.tenant_id is not None:
+            check_name("tenant_id", self.tenant_id)
+        if self.user_id is not None:
+            check_name("user_id", self.user_id)
 
 
 def default_identity(scope: Mapping[str, Any]) -> Identity:
@@ -54,7 +56,8 @@ def default_identity(scope: Mapping[str, Any]) -> Identity:
     Raises:
         InvalidInput: A tenant or user is named twice, or by what is no name.
     """
-    return Identity(_named("tenant_id", scope), _named("user_id", scope))
+    headers = [(name, value) for name, value in scope.get("headers", ()) if name in _NAMING]
+    return Identity(_named("tenant_id", scope, headers), _named("user_id", scope, headers))
 
 
 def credentials_digest(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
@@ -93,7 +96,7 @@ def record_key(
     where = (None, None) if strict else (method, path)
     parts = (identity.tenant_id, identity.user_id, digest, *where, key)
     # Half a surrogate pair, which a server may make of a path that is no UTF-8, is a name like any other here.
-    encoded = (part if part is None else part.encode("utf-8", "surrogatepass") for part in parts)
+    encoded = [part if part is None else part.encode("utf-8", "surrogatepass") for part in parts]
     return sha256(netstrings((_VERSION, *encoded))).hexdigest()
 
 
@@ -105,20 +108,23 @@ def full_path(scope: Mapping[str, Any]) -> str:
     return root + path
 
 
-def _named(name: str, scope: Mapping[str, Any]) -> str | None:
-    values = [value for header, value in scope.get("headers", ()) if header == _SOURCES[name]]
+def _named(name: str, scope: Mapping[str, Any], headers: list[tuple[bytes, bytes]]) -> str | None:
+    source = _SOURCES[name]
+    values = [value for header, value in headers if header == source]
     if len(values) > 1:
-        raise InvalidInput(_SOURCES[name].decode().title(), f"must be sent once, not {len(values)} times")
-    state, path_params = scope.get("state"), scope.get("path_params") or {}
-    places = (
-        state.get(name) if isinstance(state, Mapping) else getattr(state, name, None),
-        values[0].decode("latin-1").strip() if values else None,
-        path_params.get(name),
-    )
-    return next((_text(name, found) for found in places if found is not None and found != ""), None)
+        raise InvalidInput(source.decode().title(), f"must be sent once, not {len(values)} times")
+    state = scope.get("state")
+    found = state.get(name) if isinstance(state, dict | Mapping) else getattr(state, name, None)
+    if found is None or found == "":
+        found = values[0].decode("latin-1").strip() if values else None
+    if found is None or found == "":
+        found = (scope.get("path_params") or {}).get(name)
+    return None if found is None or found == "" else _text(name, found)
 
 
 def _text(name: str, value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool) or not isinstance(value, int | UUID):
         raise InvalidInput(name, f"must be a string, an int or a UUID, not a value of type {type(value).__name__}")
     return str(value)

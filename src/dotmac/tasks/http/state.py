@@ -23,9 +23,18 @@ _STATE = "dotmac.tasks"
 class Work:
     """The app's work under a claim: a cancel scope that ends when the claim cannot be kept (see `ClaimKeptBy`)."""
 
+    __slots__ = ("_bound", "_scope")
+
     def __init__(self) -> None:
-        self.scope = anyio.CancelScope()
+        self._scope: anyio.CancelScope | None = None  # made for who gets a claim: a repetition has no use for it
         self._bound = True
+
+    @property
+    def scope(self) -> anyio.CancelScope:
+        """Around the work."""
+        if self._scope is None:
+            self._scope = anyio.CancelScope()
+        return self._scope
 
     def granted_for(self, seconds: float) -> None:
         """See `ClaimKeptBy`."""
@@ -52,7 +61,8 @@ class RequestState:
         options: Of this request.
         header: The name of the field that carries keys.
         path: As the client sees it.
-        identify: Says whose request it is.
+        identify: Says whose request it is, from its scope. (The scope refers to this, so this must not refer to it:
+            every request would be left for the garbage collector.)
         key: The idempotency key it carries; None: none, or not looked at (an exempt path, a safe method).
         identity: Whose request it is; None: not asked.
         record_key: Of the record that the key stands for; None: no claim was asked for.
@@ -69,7 +79,7 @@ class RequestState:
     options: IdempotencyOptions
     header: str
     path: str
-    identify: Callable[[], Awaitable[Identity]]
+    identify: Callable[[Scope], Awaitable[Identity]]
     key: str | None = None
     identity: Identity | None = None
     record_key: str | None = None
