@@ -14,13 +14,14 @@ from ..errors import NotStarted
 from .identity import act_for, current_caller
 
 if TYPE_CHECKING:
+    from .carriers import Carrier
     from .home import Home
 
 T = TypeVar("T")
 
 
 class Call(Generic[T]):
-    """Made by the caller, in his context; carried out in a system task of the trio run.
+    """Made by the caller, in his context; carried out in a task of the trio run (see `Carrier`).
 
     Args:
         home: The trio run.
@@ -29,6 +30,7 @@ class Call(Generic[T]):
 
     Attributes:
         notify: The same.
+        context: Of the caller.
         ended: Whether it has.
         outcome: How; None if it was cancelled.
     """
@@ -37,10 +39,10 @@ class Call(Generic[T]):
         "_begun",
         "_caller",
         "_cancelled",
-        "_context",
+        "_carrier",
         "_function",
         "_home",
-        "_scope",
+        "context",
         "ended",
         "notify",
         "outcome",
@@ -49,12 +51,12 @@ class Call(Generic[T]):
     def __init__(self, home: Home, function: Callable[[], Awaitable[T]], notify: Callable[[], None]) -> None:
         self._home = home
         self._function = function
-        self._context = copy_context()
         self._caller = current_caller()
-        self._scope = trio.CancelScope()
+        self._carrier: Carrier | None = None
         self._begun = False
         self._cancelled = False
         self.notify = notify
+        self.context = copy_context()
         self.ended = False
         self.outcome: outcome.Outcome[T] | None = None
 
@@ -77,7 +79,8 @@ class Call(Generic[T]):
 
     def close(self) -> None:
         """The home is closed."""
-        self._scope.cancel()
+        if self._carrier is not None and not self.ended:
+            self._carrier.cancel()
 
     def give_up(self) -> None:
         """The trio run is over without having ended it."""
@@ -87,29 +90,30 @@ class Call(Generic[T]):
         if self._begun:
             return
         self._begun = True
-        if self._home.admit(self):
-            trio.lowlevel.spawn_system_task(self._run, name=self._function, context=self._context)
-        else:
+        if not self._home.admit(self):
             self.give_up()
+            return
+        self._carrier = self._home.carriers.carry(self)
+        if self._cancelled:
+            self._carrier.cancel()
 
     def _cancel(self) -> None:
         self._cancelled = True
-        self._scope.cancel()
+        if self._carrier is not None and not self.ended:  # else it carries another call by now
+            self._carrier.cancel()
 
-    async def _run(self) -> None:
+    def carry_out(self) -> Awaitable[T]:
+        """See `Load`."""
         act_for(self._caller)
-        result: outcome.Outcome[T] | None = None
-        try:
-            with self._scope:
-                result = outcome.Value(await self._function())
-        except trio.Cancelled:
-            result = outcome.Error(self._home.gone())  # the whole run is
-            raise
-        except BaseException as error:
-            result = outcome.Error(error)
-        finally:
-            if result is None and not self._cancelled:
-                result = outcome.Error(self._home.gone())
+        return self._function()
+
+    def over(self, result: outcome.Outcome[T] | None) -> None:
+        """See `Load`."""
+        if result is None:
+            self._end(None if self._cancelled else outcome.Error(self._home.gone()))
+        elif isinstance(result, outcome.Error) and isinstance(result.error, trio.Cancelled):
+            self._end(outcome.Error(self._home.gone()))  # the whole run is
+        else:
             self._end(result)
 
     def _end(self, result: outcome.Outcome[T] | None) -> None:

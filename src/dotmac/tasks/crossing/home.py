@@ -18,6 +18,7 @@ from trio.lowlevel import in_trio_task
 
 from ..errors import NotStarted
 from .calls import Call
+from .carriers import Carriers
 from .mailbag import Mailbag
 from .sides import LoopSide, Side, ThreadWait, TrioSide
 
@@ -33,6 +34,7 @@ class Home:
     Calls that are sent before it is opened wait for that. From its closing on, every call ends with `NotStarted`.
 
     Attributes:
+        carriers: Carry the calls out.
         vacant: Set while no call is being carried out.
     """
 
@@ -44,6 +46,7 @@ class Home:
         self._loops: dict[asyncio.AbstractEventLoop, Mailbag] = {}
         self._closed = False
         self._failure: BaseException | None = None
+        self.carriers = Carriers()
         self.vacant = trio.Event()
         self.vacant.set()
 
@@ -61,11 +64,10 @@ class Home:
         Args:
             failure: Why it is closed, if that is no good reason.
         """
-        if not self._closed:
-            self._closed = True
-            self._failure = failure
+        if self._shut(failure):
             for call in tuple(self._calls):
                 call.close()
+            self.carriers.close()
 
     def admit(self, call: Call[Any]) -> bool:
         """Keep track of a call; False: it comes too late."""
@@ -92,10 +94,17 @@ class Home:
 
     def abandon(self, failure: BaseException | None) -> None:
         """The trio run is over: tell those who do not know yet. Called in its thread."""
-        self.close(failure)
+        self._shut(failure)  # there is nobody left to be cancelled
         self._bag.empty()
         for call in tuple(self._calls):
             call.give_up()
+
+    def _shut(self, failure: BaseException | None) -> bool:
+        if self._closed:
+            return False
+        self._closed = True
+        self._failure = failure
+        return True
 
     # --- anywhere -------------------------------------------------------------------------------------------
 
