@@ -66,7 +66,7 @@ class Exchange:
         state = self._state
         recorder = Recorder(receive, send, state.options.response_limit, self._answered)
         try:
-            with state.work.scope:
+            with state.work.begin() as scope_of_work:
                 await self._app(_without_shortcuts(scope), recorder.receive, recorder.send)
         except Exception as error:
             await self._raised(recorder, error)
@@ -74,7 +74,7 @@ class Exchange:
         except BaseException:
             await self._end_or_leave(self._book.unknown("the server cut it off"), _LAST_WORD)
             raise
-        if state.work.scope.cancelled_caught:
+        if scope_of_work.cancelled_caught:
             await self._lost(recorder, scope, receive, send)
         elif not recorder.complete:
             await self._raised(recorder, None)

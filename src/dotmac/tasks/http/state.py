@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,33 +24,39 @@ _STATE = "dotmac.tasks"
 class Work:
     """The app's work under a claim: a cancel scope that ends when the claim cannot be kept (see `ClaimKeptBy`)."""
 
-    __slots__ = ("_bound", "_scope")
+    __slots__ = ("_bound", "_deadline", "_scope")
 
     def __init__(self) -> None:
-        self._scope: anyio.CancelScope | None = None  # made for who gets a claim: a repetition has no use for it
+        self._scope: anyio.CancelScope | None = None
+        self._deadline = math.inf
         self._bound = True
 
-    @property
-    def scope(self) -> anyio.CancelScope:
-        """Around the work."""
-        if self._scope is None:
-            self._scope = anyio.CancelScope()
+    def begin(self) -> anyio.CancelScope:
+        """The scope to do the work in; made for who gets a claim, since a repetition has no use for it."""
+        self._scope = anyio.CancelScope(deadline=self._deadline)
         return self._scope
 
     def granted_for(self, seconds: float) -> None:
         """See `ClaimKeptBy`."""
         if self._bound:
-            self.scope.deadline = anyio.current_time() + seconds
+            self._end_at(anyio.current_time() + seconds)
 
     def lose(self) -> None:
         """See `ClaimKeptBy`."""
-        if self._bound:
-            self.scope.cancel()
+        if self._bound and self._scope is not None:
+            self._scope.cancel()
+        elif self._bound:
+            self._deadline = -math.inf
 
     def unbind(self) -> None:
         """The work goes on without the claim: it is done and only has to be written down, or a saga has the key."""
         self._bound = False
-        self.scope.deadline = float("inf")
+        self._end_at(math.inf)
+
+    def _end_at(self, deadline: float) -> None:
+        self._deadline = deadline
+        if self._scope is not None:
+            self._scope.deadline = deadline
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ nobody at work on it: it is given back at once, so that whoever comes next need 
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 import trio
@@ -50,23 +51,29 @@ async def claim_key(storage: StorageProtocol, wish: ClaimWish, *, wait: float | 
         ``in_progress`` only if the other claim did not end within `wait`.
     """
     try:
-        return await _claim(storage, wish, trio.current_time() + (float("inf") if wait is None else wait))
+        latest = await _ask(storage, wish)
+        if latest[1].outcome == IN_PROGRESS and wait != 0:
+            latest = await _ask_until_it_ends(storage, wish, latest, math.inf if wait is None else wait)
     except BaseException:
         await give_back(storage, wish.new.key, wish.token)
         raise
+    return latest
 
 
-async def _claim(storage: StorageProtocol, wish: ClaimWish, deadline: float) -> tuple[float, ClaimVerdict]:
-    async def ask() -> tuple[float, ClaimVerdict]:
-        asked_at = trio.current_time()
-        verdict = await storage.claim_record(wish.new, token=wish.token, owner=wish.owner, lease=wish.lease)
-        return asked_at, verdict
+async def _ask(storage: StorageProtocol, wish: ClaimWish) -> tuple[float, ClaimVerdict]:
+    asked_at = trio.current_time()
+    verdict = await storage.claim_record(wish.new, token=wish.token, owner=wish.owner, lease=wish.lease)
+    return asked_at, verdict
 
-    latest = await ask()
+
+async def _ask_until_it_ends(
+    storage: StorageProtocol, wish: ClaimWish, latest: tuple[float, ClaimVerdict], seconds: float
+) -> tuple[float, ClaimVerdict]:
+    deadline = latest[0] + seconds
 
     async def settled() -> tuple[float, ClaimVerdict] | None:
         nonlocal latest
-        latest = await ask()
+        latest = await _ask(storage, wish)
         return None if latest[1].outcome == IN_PROGRESS else latest
 
     while latest[1].outcome == IN_PROGRESS and (left := deadline - trio.current_time()) > 0:

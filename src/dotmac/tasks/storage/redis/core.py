@@ -95,7 +95,8 @@ def micros(seconds: float) -> int:
 
 def fields_of(flat: list[bytes]) -> dict[bytes, bytes]:
     """A hash as scripts return it: names and values in turn."""
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+    each = iter(flat)
+    return dict(zip(each, each, strict=True))
 
 
 def marked(text: str | None) -> str:
