@@ -43,7 +43,7 @@ class Home:
         self._thread = 0
         self._bag = Mailbag(self._wake)
         self._calls: set[Call[Any]] = set()
-        self._loops: dict[asyncio.AbstractEventLoop, Mailbag] = {}
+        self._loops: dict[asyncio.AbstractEventLoop, LoopSide] = {}
         self._closed = False
         self._failure: BaseException | None = None
         self.carriers = Carriers()
@@ -127,16 +127,19 @@ class Home:
 
     def side(self) -> Side:
         """The side of the present task, which runs elsewhere: in an event loop of asyncio or in another trio run."""
-        return TrioSide() if in_trio_task() else LoopSide(self.bag_of(asyncio.get_running_loop()))
+        return TrioSide() if in_trio_task() else self._side_of(asyncio.get_running_loop())
 
     def bag_of(self, loop: asyncio.AbstractEventLoop) -> Mailbag:
         """The one bag that brings calls to this loop."""
-        bag = self._loops.get(loop)
-        if bag is None:
+        return self._side_of(loop).bag
+
+    def _side_of(self, loop: asyncio.AbstractEventLoop) -> LoopSide:
+        side = self._loops.get(loop)
+        if side is None:
             for old in [old for old in tuple(self._loops) if old.is_closed()]:
                 self._loops.pop(old, None)
-            bag = self._loops.setdefault(loop, Mailbag(_waker(loop)))
-        return bag
+            side = self._loops.setdefault(loop, LoopSide(loop, Mailbag(_waker(loop))))
+        return side
 
     async def run(self, function: Callable[[], Awaitable[T]], undo: Undo[T] | None = None) -> T:
         """Call it in the trio run, from a task elsewhere; cancelling that cancels the call, and waits for its end.

@@ -53,19 +53,25 @@ class Side(Protocol):
 
 
 class LoopSide:
-    """The caller is a task in an event loop of asyncio.
+    """The caller is a task in an event loop of asyncio; one side is for all its tasks.
 
     Args:
-        bag: Brings calls to the loop.
+        loop: The loop.
+        bag: Brings calls to it.
+
+    Attributes:
+        loop: The same.
+        bag: The same.
     """
 
-    def __init__(self, bag: Mailbag) -> None:
-        self._bag = bag
+    def __init__(self, loop: asyncio.AbstractEventLoop, bag: Mailbag) -> None:
+        self.loop = loop
+        self.bag = bag
 
     def post(self, call: Callable[[], None]) -> None:
         """See `Side`."""
         try:
-            self._bag.put(call)
+            self.bag.put(call)
         except RuntimeError as error:  # closed; whoever waited in it is gone
             _log.warning("an event loop was closed before it was told how a call of its own ended: %s", error)
 
@@ -79,10 +85,11 @@ class LoopSide:
 
 
 class _LoopWait:
+    __slots__ = ("_over", "_side", "_waiter")
+
     def __init__(self, side: LoopSide) -> None:
         self._side = side
-        self._loop = asyncio.get_running_loop()
-        self._waiter = self._loop.create_future()
+        self._waiter = side.loop.create_future()
         self._over = False
 
     def notify(self) -> None:
@@ -105,7 +112,7 @@ class _LoopWait:
         with anyio.CancelScope(shield=True):
             while not self._over:
                 if self._waiter.done():
-                    self._waiter = self._loop.create_future()
+                    self._waiter = self._side.loop.create_future()
                 try:
                     await self._waiter
                 except asyncio.CancelledError:

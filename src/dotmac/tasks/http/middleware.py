@@ -93,12 +93,10 @@ class BackgroundOperationsMiddleware:
         """Serve one scope."""
         if scope["type"] == "lifespan":
             await self._life.run(self.app, scope, receive, send)
-        elif scope["type"] != "http" or is_handled(scope):
+            return
+        if scope["type"] != "http" or is_handled(scope):
             await self.app(scope, receive, send)
-        else:
-            await self._serve(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+            return
         method: str = scope["method"]
         endpoint = UNKNOWN if method in _SAFE else find_endpoint(scope)
         path = full_path(scope)

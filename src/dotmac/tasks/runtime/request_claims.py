@@ -89,8 +89,12 @@ class RequestClaims:
         status = OperationStatus.COMPLETED if error is None else OperationStatus.FAILED
         completion = Completion(claim.new.key, claim.held.token, status, result, error, claim.new.ttl)
         try:
-            while not await self._is_stored(completion, deadline):  # noqa: ASYNC110 - nobody tells when it is back
-                await trio.sleep(_PAUSE)
+            while True:
+                try:
+                    await self._storage.complete_record(completion)
+                    break
+                except EnvironmentFault as problem:
+                    await self._pause(problem, deadline)
         except StorageUnavailable:
             raise
         except BaseException:  # also who is cancelled between two tries asks no more
@@ -100,16 +104,12 @@ class RequestClaims:
         point = "idempotency_key_completed" if error is None else "idempotency_key_failed"
         emit(point, claim.new.operation_type, claim.new.tenant_id)
 
-    async def _is_stored(self, completion: Completion, deadline: float) -> bool:
-        """Store an ending. False: ask again. Raises StorageUnavailable if there is no time left for that."""
-        try:
-            await self._storage.complete_record(completion)
-        except EnvironmentFault as problem:
-            _log.warning("the ending of a request waits for its storage: %s", problem)
-            if trio.current_time() + _PAUSE >= deadline:
-                raise StorageUnavailable(f"the ending of a request could not be stored: {problem}") from problem
-            return False
-        return True
+    async def _pause(self, problem: EnvironmentFault, deadline: float) -> None:
+        """Wait before an ending is stored again. Raises StorageUnavailable if there is no time left for that."""
+        _log.warning("the ending of a request waits for its storage: %s", problem)
+        if trio.current_time() + _PAUSE >= deadline:
+            raise StorageUnavailable(f"the ending of a request could not be stored: {problem}") from problem
+        await trio.sleep(_PAUSE)  # nobody tells when it is back
 
     async def abandon(self, claim: RequestClaim) -> None:
         """Give the key back: nothing was done."""
