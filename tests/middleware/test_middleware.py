@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,18 +12,21 @@ import trio
 from trio.testing import MockClock
 
 from dotmac.tasks import (
+    BackgroundOperationsManager,
     BackgroundOperationsMiddleware,
     IdempotencyOptions,
     Identity,
     InvalidInput,
     MemoryStorage,
     MiddlewareNotInstalled,
+    NotStarted,
     RouteRule,
     declare_no_effect,
     get_idempotency_key,
     metrics,
     set_operation_result,
 )
+from dotmac.tasks.storage.key_records import ClaimVerdict, NewRecord
 from middleware.apps import answer, app_of
 from middleware.asgi_client import Client
 from runtime.nodes import Node, at_call, lose_reply, refuse, until
@@ -668,6 +673,38 @@ async def test_a_process_that_loses_its_claim_stops_its_handler(
         assert (await other.client.post()).status == 201
         shop.node.wire.fault = None
     assert "could not be kept" in caplog.text
+
+
+async def test_requests_that_come_while_the_first_one_starts_the_runtime_wait_for_it(autojump_clock: MockClock) -> None:
+    class SlowToOpen(MemoryStorage):
+        is_open = False
+
+        @asynccontextmanager
+        async def opened(self) -> AsyncIterator[None]:
+            await trio.sleep(1)
+            async with super().opened():
+                self.is_open = True
+                yield
+
+        async def claim_record(self, new: NewRecord, *, token: str, owner: str, lease: float) -> ClaimVerdict:
+            if not self.is_open:
+                raise NotStarted("the storage is not open")
+            return await super().claim_record(new, token=token, owner=owner, lease=lease)
+
+    manager = BackgroundOperationsManager(SlowToOpen())
+    client = Client(
+        BackgroundOperationsMiddleware(app_of(lambda _scope, _body, send: answer(send, 201, {})), manager),
+    )
+    degraded: list[str | None] = []
+
+    async def post(key: str) -> None:
+        degraded.append((await client.post(key=key)).header("idempotency-degraded"))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(post, str(number))
+    await manager.stop()
+    assert degraded == [None] * 3
 
 
 # --- helpers and neighbours -------------------------------------------------------------------------------------

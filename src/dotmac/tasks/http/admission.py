@@ -71,10 +71,10 @@ class Gate:
 
     async def _ask(self, state: RequestState, request: KeyedRequest) -> ClaimAnswer:
         manager = state.manager
-        if not manager.is_running:
+        if not self._life.is_ready:
             with anyio.move_on_after(_PATIENCE):
                 await self._life.ensure_started()
-            if not manager.is_running:
+            if not self._life.is_ready:
                 raise StorageUnavailable(f"the runtime could not be started within {_PATIENCE:g} s")
         met = await manager.begin_claim(request, state.work, owner=self._owner)
         if met.outcome == "in_progress" and state.options.in_flight == "wait":

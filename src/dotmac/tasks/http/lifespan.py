@@ -34,13 +34,18 @@ class RuntimeLife:
         self._manager = manager
         self._starting: anyio.Event | None = None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the runtime runs, and not only begins to."""
+        return self._starting is None and self._manager.is_running
+
     async def ensure_started(self) -> None:
         """Start the runtime unless it runs; those who ask meanwhile wait for the one start.
 
         Raises:
             EnvironmentFault: The storage cannot be used. The next one who asks tries again.
         """
-        while not self._manager.is_running:
+        while not self.is_ready:
             if self._starting is not None:
                 await self._starting.wait()
                 continue
