@@ -28,7 +28,7 @@ class Settings:
         claim_lease: The same for the claim on an idempotency key.
         poll_interval: Pause between two looks for work that nobody announced.
         passivate_after: A saga that waits longer than this for its next attempt gives up its place in memory.
-        drain_timeout: How long running steps may take to finish when the manager stops.
+        drain_timeout: How long running steps and idempotent operations may take to finish when the manager stops.
         max_payload: Bytes of JSON that one saga definition, one result or one stored parameter set may have.
     """
 

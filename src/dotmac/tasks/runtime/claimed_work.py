@@ -58,25 +58,30 @@ class ClaimedWork:
 
         Raises:
             ClaimLost: The claim could not be kept: the work was cancelled, or its ending could not be stored in time.
+            NotStarted: The runtime is stopping, and the work was not begun.
             InvalidInput: The result cannot be stored; that it cannot is stored as the ending.
             Exception: What the work raised. The key is free again, or with `store_errors` has it as its ending.
         """
+        with keeper.working(self._claim):
+            try:
+                with keeper.holding(self._claim, self._scope):
+                    return await self._do(work, context, store_errors=store_errors)
+            finally:
+                # It raised, or its caller was cancelled: whoever asks next runs it again, under the same token. A
+                # claim that was lost is left alone, so that the next claim counts as a takeover.
+                if not (self._over or self._scope.cancel_called):
+                    await give_back(self._storage, self._claim.key, self._claim.token)
+
+    async def _do(self, work: Work, context: HandlerContext, *, store_errors: bool) -> IdempotencyRecord:
         try:
-            with keeper.holding(self._claim, self._scope):
-                try:
-                    with around_attempt(context):
-                        result = await work(context)
-                except Exception as error:
-                    emit("idempotency_key_failed", context.operation_type, context.tenant_id, error=repr(error))
-                    if store_errors:
-                        await self._store(None, f"{type(error).__name__}: {error}")
-                    raise
-                return await self._store_result(result, context)
-        finally:
-            # It raised, or its caller was cancelled: whoever asks next runs it again, under the same token. A claim
-            # that was lost is left alone, so that the next claim counts as a takeover.
-            if not (self._over or self._scope.cancel_called):
-                await give_back(self._storage, self._claim.key, self._claim.token)
+            with around_attempt(context):
+                result = await work(context)
+        except Exception as error:
+            emit("idempotency_key_failed", context.operation_type, context.tenant_id, error=repr(error))
+            if store_errors:
+                await self._store(None, f"{type(error).__name__}: {error}")
+            raise
+        return await self._store_result(result, context)
 
     async def _store_result(self, result: Any, context: HandlerContext) -> IdempotencyRecord:
         self._over = True

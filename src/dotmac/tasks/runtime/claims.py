@@ -14,10 +14,11 @@ from typing import Protocol
 
 import trio
 
-from ..errors import ClaimLost, EnvironmentFault
+from ..errors import ClaimLost, EnvironmentFault, NotStarted
 from ..storage.protocol import StorageProtocol
 from .renewals import Renewals, certain_until, due_at, is_due_again
 
+_GRACE = 2.0  # seconds that cut-off work gets to come to its end
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +73,10 @@ class ClaimKeeper:
     def __init__(self, storage: StorageProtocol) -> None:
         self._storage = storage
         self._held = Renewals(self._renew)
+        self._works: set[HeldClaim] = set()
+        self._closed = False
+        self._drain = trio.CancelScope()
+        self._idle = trio.Event()
         self.run = self._held.run
 
     def keep(self, claim: HeldClaim) -> None:
@@ -92,7 +97,10 @@ class ClaimKeeper:
 
         Raises:
             ClaimLost: The claim could not be kept, so the work was cancelled.
+            NotStarted: The runtime is stopping, and nothing was begun.
         """
+        if self._closed:
+            raise NotStarted("the runtime is stopping")
         self.keep(claim)
         try:
             with scope:
@@ -101,6 +109,34 @@ class ClaimKeeper:
             self.drop(claim)
         if scope.cancelled_caught:
             raise ClaimLost(f"the claim on {claim.key!r} could not be kept, so its work was cancelled")
+
+    @contextmanager
+    def working(self, claim: HeldClaim) -> Iterator[None]:
+        """Have the runtime's stop wait for the inside: the work under the claim, and the word on how it ended."""
+        self._works.add(claim)
+        try:
+            yield
+        finally:
+            self._works.discard(claim)
+            if self._closed and not self._works:
+                self._idle.set()
+
+    async def drain(self, until: float) -> None:
+        """Have no more work begun, let what is under way end until then (trio's clock), and cut off the rest."""
+        self._closed = True
+        if not self._works:
+            return
+        with self._drain:
+            self._drain.deadline = until
+            await self._idle.wait()
+        for claim in tuple(self._works):
+            claim.holder.lose()
+        with trio.move_on_after(_GRACE):
+            await self._idle.wait()
+
+    def hasten(self) -> None:
+        """End the drain, whether it has begun or not."""
+        self._drain.cancel()
 
     async def _renew(self, claim: HeldClaim) -> None:
         asked_at = trio.current_time()

@@ -7,6 +7,7 @@ only what should not happen reaches the supervisor, which restarts the part, and
 from __future__ import annotations
 
 import logging
+import math
 
 import trio
 
@@ -41,10 +42,13 @@ class Runtime:
         self._ready = trio.Event()
         self._trouble: Exception | None = None
         self._drain_seconds = drain = environment.settings.drain_timeout
+        self._drained_at = math.inf
         children = [
             ChildSpec("claims", self.claims.run, shutdown_seconds=0),
             ChildSpec("stall watch", StallWatch(environment.settings.worker_lease / 3).run, shutdown_seconds=0),
             environment.locks.supervisor.child_spec(),
+            # Stopped before what its work may need: locks, and the keeper of its claims.
+            ChildSpec("operations", self._let_operations_end, shutdown_seconds=drain + _SPARE),
         ]
         if environment.works:
             children += [
@@ -84,9 +88,15 @@ class Runtime:
         """Drain and end; in a hurry, cut running attempts off at once, also while a drain goes on already."""
         if hurry:
             self._drain_seconds = 0.0
+            self.claims.hasten()
             if self._worker is not None:
                 self._worker.hasten()
+        self._drained_at = min(self._drained_at, trio.current_time() + self._drain_seconds)
         self._supervisor.request_stop()
+
+    async def _let_operations_end(self) -> None:
+        await current_child().stopping.wait()
+        await self.claims.drain(self._drained_at)
 
     async def _keep_working(self) -> None:
         child = current_child()
