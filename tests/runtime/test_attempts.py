@@ -336,7 +336,7 @@ async def test_a_missing_handler_costs_no_attempt_and_the_saga_goes_on_where_the
         assert (saga.status, saga.current_step, saga.steps[1].attempts) == (OperationStatus.IN_PROGRESS, 1, 0)
         assert "no handler for 'do'" in caplog.text
         async with Node(shared, ledger.register):
-            with trio.fail_after(3600):
+            with trio.fail_after(86_400):  # which of the two gets it next is a matter of chance
                 assert (await handle.result()).completed
     assert ledger.attempts == [("a", 1), ("b", 1)]
 
