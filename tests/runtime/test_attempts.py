@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -336,9 +337,26 @@ async def test_a_missing_handler_costs_no_attempt_and_the_saga_goes_on_where_the
         assert (saga.status, saga.current_step, saga.steps[1].attempts) == (OperationStatus.IN_PROGRESS, 1, 0)
         assert "no handler for 'do'" in caplog.text
         async with Node(shared, ledger.register):
-            with trio.fail_after(86_400):  # which of the two gets it next is a matter of chance
+            with trio.fail_after(3_600):  # the first one has tried for long, so the pauses are long by now
                 assert (await handle.result()).completed
     assert ledger.attempts == [("a", 1), ("b", 1)]
+
+
+async def test_a_saga_comes_to_the_one_worker_that_has_its_handler_after_each_other_had_it_once(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    async with AsyncExitStack() as nodes:
+        for _ in range(3):
+            await nodes.enter_async_context(Node(shared, lambda _manager: None))
+        await nodes.enter_async_context(Node(shared, ledger.register))
+        steering = await nodes.enter_async_context(Node(shared, lambda _manager: None, works=False))
+        await trio.sleep(2)  # so that all know of each other
+        handles = [
+            await steering.manager.start_saga(tenant_id="t", workflow_type="w", steps=[step("a")]) for _ in range(20)
+        ]
+        with trio.fail_after(30):
+            for handle in handles:
+                assert (await handle.result()).completed
 
 
 async def test_a_long_wait_leaves_memory_and_comes_back_in_time(

@@ -12,6 +12,7 @@ from ..storage.key_records import Completion
 from ..storage.protocol import StorageProtocol
 from .handlers import Handlers
 from .lock_service import LockService
+from .standing_back import StandingBack
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class SagaEnvironment:
     handlers: Handlers
     works: bool = True
     locks: LockService = field(init=False)
+    standing_back: StandingBack = field(init=False, default_factory=StandingBack)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "locks", LockService(self.storage))

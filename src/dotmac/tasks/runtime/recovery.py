@@ -36,6 +36,7 @@ class Recovery:
         self._storage = environment.storage
         self._interval = environment.settings.poll_interval
         self._sweep_interval = min(ANNOUNCED_AHEAD, self._interval * _POLLS_PER_SWEEP)
+        self._standing_back = environment.standing_back
         self._sagas = sagas
         self._paused = False
         self._hurried = False
@@ -103,6 +104,8 @@ class Recovery:
         )
         alive = [worker for worker in workers if worker.lease_until > now]
         self.liveness.heed(alive)
+        self._standing_back.others = max(len(alive) - 1, 0)
+        self._standing_back.forget_ended()
         for worker in workers:
             if worker.lease_until <= now and len(found) < most:
                 found += await self._storage.orphaned_sagas(worker.worker_id, most - len(found))
@@ -129,7 +132,7 @@ class Recovery:
                 nursery.start_soon(lane)
 
     async def _adopt(self, saga: AdoptableSaga) -> None:
-        if self._sagas.get(saga.saga_id) is not None:
+        if self._sagas.get(saga.saga_id) is not None or self._standing_back.is_for_others(saga.saga_id):
             return
         try:
             await self._sagas.adopt(saga.saga_id, saga.epoch, saga.previous)

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from .handlers import Handler
 
 _INBOX_CAPACITY = 4  # one of each message is all that is ever sent
-_HANDLER_PAUSE, _LONGEST_HANDLER_PAUSE = 5.0, 600.0
-_DOUBLINGS = 10  # more than there are between the two
 _log = logging.getLogger(__name__)
 
 
@@ -207,7 +205,7 @@ class SagaActor:
             await self.journal.release(now)
             return
         step = self.journal.state.definition.steps[event.step]
-        pause = min(_HANDLER_PAUSE * 2.0 ** min(self._fruitless, _DOUBLINGS), _LONGEST_HANDLER_PAUSE)
+        pause = self._environment.standing_back.give_back(self.saga_id, self._fruitless)
         _log.warning(
             "saga %s waits %.0f s: no handler for %r is registered in this process",
             self.saga_id,
