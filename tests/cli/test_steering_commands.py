@@ -210,6 +210,7 @@ def test_a_lock_is_shown_with_those_who_wait_for_it(shell: Shell) -> None:
         (("sagas", "start", "/nothing.json"), "/nothing.json: No such file"),
         (("sagas", "start", "-"), "body: is no JSON"),
         (("sagas", "list", "--parked", "--status", "completed"), "--parked: parked sagas have the status failed"),
+        (("sagas", "list", "--status", "unknown"), "status: there is no status 'unknown' of sagas; there are: pending"),
         (("sagas", "retry"), "SAGA_ID: name sagas, or give --parked"),
         (("sagas", "retry", "x", "--parked"), "SAGA_ID: name sagas, or give --parked"),
         (("keys", "nothing"), "there is no record of this key"),

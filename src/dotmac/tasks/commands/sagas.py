@@ -17,6 +17,7 @@ from ..service import audit
 from ..service.api.bodies import parse_body, saga_fields
 from ..service.api.documents import SagaInput
 from ..service.exits import FAILED
+from ..storage.records import SAGA_STATUSES
 from .connecting import Json, Link, Prefix, Redis, fail
 from .output import age, console, print_json, print_table, status
 from .saga_view import follow, print_history, print_outcome, print_saga
@@ -38,7 +39,8 @@ Time = Annotated[
 def list_sagas(  # noqa: PLR0913, PLR0917 - options of a command line
     tenant: Tenant = None,
     wanted: Annotated[
-        OperationStatus | None, typer.Option("--status", help="Only with this status.", show_default=False)
+        str | None,
+        typer.Option("--status", help=f"Only with this status: {', '.join(SAGA_STATUSES)}.", show_default=False),
     ] = None,
     workflow_type: Type = None,
     parked: Annotated[bool, typer.Option("--parked", help="Only those that wait for an operator.")] = False,

@@ -11,7 +11,7 @@ from ..errors import InvalidInput
 from ..handle import SagaHandle
 from ..models import OperationStatus, SagaHistoryEntry, SagaList, SagaWorkflow, WorkerInfo
 from ..runtime.pages import check_saga_cursor
-from ..storage.records import SagaFilter
+from ..storage.records import SAGA_STATUSES, SagaFilter
 from .life import Hosted
 
 
@@ -163,11 +163,10 @@ class SagaMethods(Hosted):
         """
         check_texts(tenant_id=tenant_id, workflow_type=workflow_type)
         check_saga_cursor(cursor)
-        try:
-            wanted = None if status is None else OperationStatus(status)
-        except ValueError:
-            known = ", ".join(OperationStatus)
-            raise InvalidInput("status", f"there is no status {status!r}; there are: {known}") from None
+        if status is not None and status not in SAGA_STATUSES:
+            known = ", ".join(SAGA_STATUSES)
+            raise InvalidInput("status", f"there is no status {status!r} of sagas; there are: {known}")
+        wanted = None if status is None else OperationStatus(status)
         times = (_seconds("created_after", created_after), _seconds("created_before", created_before))
         where = SagaFilter(tenant_id, wanted, workflow_type, *times)
         return await self._hosted().sagas.list(where, limit, cursor)
