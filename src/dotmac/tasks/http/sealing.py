@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from ..errors import InvalidInput, UnsealFailed
+from ..extras import needs
 from ..jsonvalue import encode
 from .replay import StoredResponse, dump_response, load_response
 
@@ -103,12 +104,8 @@ def _bound_to(context: bytes) -> bytes:
 
 
 def _fernet(keys: list[str | bytes]) -> MultiFernet:
-    try:
+    with needs("FernetCodec", "crypto"):
         from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 - needs the crypto extra
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{error}; FernetCodec needs more packages: pip install 'dotmac-tasks[crypto]'", name=error.name
-        ) from error
     if not keys:
         raise InvalidInput("keys", "must be one key or several, as Fernet.generate_key() makes them")
     made = []

@@ -15,15 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from opentelemetry import context as otel_context
-from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
 from .._version import __version__
+from ..extras import needs
 from ..metrics import register_attempt_hook, register_metadata_hook, register_metrics_hooks
 from ..models import OperationStatus
+
+with needs("OpenTelemetry", "otel"):
+    from opentelemetry import context as otel_context
+    from opentelemetry import trace
+    from opentelemetry.context import Context
+    from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 Details = dict[str, Any]
 _ENDED = frozenset({OperationStatus.COMPLETED, OperationStatus.COMPENSATED, OperationStatus.FAILED})

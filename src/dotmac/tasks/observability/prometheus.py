@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics import MetricWrapperBase
-
 from ..errors import InvalidInput
+from ..extras import needs
 from ..metrics import register_attempt_hook, register_metrics_hooks
 from .labels import BoundedLabel
+
+with needs("Prometheus", "service"):
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+    from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+    from prometheus_client.metrics import MetricWrapperBase
 
 if TYPE_CHECKING:
     from ..manager import BackgroundOperationsManager

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-try:
+from ...extras import needs
+
+with needs("RedisStorage", "redis"):
     from .storage import RedisStorage
-except ModuleNotFoundError as error:  # the base install has neither redis-py nor hiredis
-    raise ModuleNotFoundError(
-        f"{error}; RedisStorage needs more packages: pip install 'dotmac-tasks[redis]'", name=error.name
-    ) from error
 
 __all__ = ["RedisStorage"]
