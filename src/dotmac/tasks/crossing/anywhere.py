@@ -49,7 +49,7 @@ def anywhere(
         home = self._home
         if home.is_here:
             return await method(self, *args, **kwargs)
-        return await home.run(lambda: method(self, *args, **kwargs))
+        return await home.run(lambda: method(self, *args, **kwargs), together=True)
 
     return call
 
@@ -75,7 +75,9 @@ def undone_by(
             if home.is_here:
                 return await method(self, *args, **kwargs)
             return await home.run(
-                lambda: method(self, *args, **kwargs), lambda result: undo(self, result, *args, **kwargs)
+                lambda: method(self, *args, **kwargs),
+                lambda result: undo(self, result, *args, **kwargs),
+                together=True,
             )
 
         setattr(call, _UNDO, undo)

@@ -24,6 +24,7 @@ from .sides import LoopSide, Side, ThreadWait, TrioSide
 
 T = TypeVar("T")
 Undo = Callable[[T], Awaitable[object]]
+Waker = Callable[[Callable[[], None]], object]
 
 _log = logging.getLogger(__name__)
 
@@ -138,23 +139,30 @@ class Home:
         if side is None:
             for old in [old for old in tuple(self._loops) if old.is_closed()]:
                 self._loops.pop(old, None)
-            side = self._loops.setdefault(loop, LoopSide(loop, Mailbag(_waker(loop))))
+            side = self._loops.setdefault(loop, LoopSide(loop, Mailbag(partial(self._wake_loop, loop, _waker(loop)))))
         return side
 
-    async def run(self, function: Callable[[], Awaitable[T]], undo: Undo[T] | None = None) -> T:
+    async def run(
+        self, function: Callable[[], Awaitable[T]], undo: Undo[T] | None = None, *, together: bool = False
+    ) -> T:
         """Call it in the trio run, from a task elsewhere; cancelling that cancels the call, and waits for its end.
 
         Args:
             function: Is called in the trio run, in the context of the caller.
             undo: Is called there with a result that comes too late for a caller who was cancelled.
+            together: Whether it waits for the end of this turn of the caller's loop, to go with others like it.
 
         Raises:
             NotStarted: It is not carried out, or not to its end.
             BaseException: What it raised.
         """
-        wait = self.side().wait()
+        side = self.side()
+        wait = side.wait()
         call = Call(self, function, wait.notify)
-        call.send()
+        if together:
+            side.send(call)
+        else:
+            call.send()
         cancelled = await wait.until_notified(call.cancel)
         if cancelled is not None and undo is not None and isinstance(call.outcome, outcome.Value):
             value = call.outcome.value
@@ -201,6 +209,14 @@ class Home:
         call = Call(self, function, wait.notify)
         return call, wait.block(call.send, call.cancel if heeds else lambda: None)
 
+    def _wake_loop(self, loop: asyncio.AbstractEventLoop, wake: Waker, deliver: Callable[[], None]) -> None:
+        """Wake a loop. Where the trio run does it, all who are at it have their turn first: one wake-up for them."""
+        if self._token is not None and get_ident() == self._thread and not loop.is_closed():
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(_wake_late, wake, deliver)
+                return
+        wake(deliver)
+
     def _wake(self, deliver: Callable[[], None]) -> None:
         if self._token is not None:
             self._token.run_sync_soon(deliver)
@@ -208,7 +224,14 @@ class Home:
             raise trio.RunFinishedError  # it ended before it was opened
 
 
-def _waker(loop: asyncio.AbstractEventLoop) -> Callable[[Callable[[], None]], object]:
+def _wake_late(wake: Waker, deliver: Callable[[], None]) -> None:
+    try:
+        wake(deliver)
+    except RuntimeError as error:  # closed in this very moment
+        _log.warning("an event loop was closed before it was told how a call of its own ended: %s", error)
+
+
+def _waker(loop: asyncio.AbstractEventLoop) -> Waker:
     """Has a loop call something soon, in a context in which anyio and its like know which loop that is.
 
     They look for the task that runs, and in a plain callback there is none: a claim's holder that sets the deadline of

@@ -39,8 +39,21 @@ class Wait(Protocol):
         """
 
 
+class Outgoing(Protocol):
+    """A call that is on its way out of a caller's thread."""
+
+    def send(self) -> None:
+        """Have it carried out. Raises NotStarted: that cannot be."""
+
+    def give_up(self) -> None:
+        """It is not carried out."""
+
+
 class Side(Protocol):
     """The thread of a caller, seen from elsewhere."""
+
+    def send(self, call: Outgoing) -> None:
+        """Send a call of the present task, with others if there are any. Raises NotStarted, or has the call end so."""
 
     def post(self, call: Callable[[], None]) -> None:
         """Have the caller's thread call this soon. Where that thread has no more use for it, it is left out."""
@@ -67,6 +80,21 @@ class LoopSide:
     def __init__(self, loop: asyncio.AbstractEventLoop, bag: Mailbag) -> None:
         self.loop = loop
         self.bag = bag
+        self._going: list[Outgoing] = []
+
+    def send(self, call: Outgoing) -> None:
+        """See `Side`. It goes with whatever else is sent in this turn of the loop: one wake-up for all of it."""
+        if not self._going:
+            self.loop.call_soon(self._send_all)
+        self._going.append(call)
+
+    def _send_all(self) -> None:
+        going, self._going = self._going, []
+        for call in going:
+            try:
+                call.send()
+            except NotStarted:
+                call.give_up()
 
     def post(self, call: Callable[[], None]) -> None:
         """See `Side`."""
@@ -125,6 +153,10 @@ class TrioSide:
 
     def __init__(self) -> None:
         self._token = trio.lowlevel.current_trio_token()
+
+    def send(self, call: Outgoing) -> None:
+        """See `Side`."""
+        call.send()
 
     def post(self, call: Callable[[], None]) -> None:
         """See `Side`."""
