@@ -94,7 +94,8 @@ class Ledger:
 
     def read(self, *whats: str, saga: str | None = None, step: str | None = None) -> list[Line]:
         """All lines so far, in the order of writing, or those of these kinds, this saga, this step."""
-        lines = [msgspec.json.decode(line, type=Line) for line in self._path.read_bytes().splitlines()]
+        written, _, _ = self._path.read_bytes().rpartition(b"\n")  # behind it, somebody is writing a line
+        lines = [msgspec.json.decode(line, type=Line) for line in written.splitlines()]
         return [
             line
             for line in lines
