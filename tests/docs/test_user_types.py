@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 
-PYRIGHT = shutil.which("pyright")
-
-
-@pytest.mark.skipif(PYRIGHT is None, reason="no pyright")
-def test_a_users_program_is_well_typed_in_the_eyes_of_pyright() -> None:
+def test_a_users_program_is_well_typed_in_the_eyes_of_pyright(tmp_path: Path) -> None:
     program = Path(__file__).with_name("typed_user.py")
+    project = tmp_path / "pyrightconfig.json"
+    project.write_text(json.dumps({"typeCheckingMode": "strict", "include": [str(program)]}))
     ended = subprocess.run(
-        [str(PYRIGHT), "--pythonpath", sys.executable, str(program)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "basedpyright", "--project", str(project), "--pythonpath", sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == 0, ended.stdout

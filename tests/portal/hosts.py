@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -21,6 +24,7 @@ Program = Callable[[BackgroundOperationsManager], Awaitable[T]]
 Host = Callable[[BackgroundOperationsManager, Program[T]], T]
 
 PATIENCE = 30.0
+TESTS = Path(__file__).parents[1]
 
 
 def under_trio(manager: BackgroundOperationsManager, program: Program[T]) -> T:
@@ -124,3 +128,17 @@ def block_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+def errors_of(program: str, *arguments: str) -> str:
+    """What a program of the tests writes to its standard error; it makes errors of warnings, and ends well."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-m", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=TESTS,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -12,16 +11,10 @@ from dotmac.tasks.errors import LockLost
 from dotmac.tasks.storage.redis import RedisStorage
 from storage.stored import lock
 from support.proxy import Fault, FaultProxy
-from support.servers import Server, standalone
+from support.servers import Server
 
 pytestmark = pytest.mark.redis
 DAY = 86_400.0
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with standalone(aof=True) as one:
-        yield one
 
 
 def _storage(url: str) -> RedisStorage:

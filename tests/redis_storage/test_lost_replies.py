@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -13,16 +12,10 @@ from dotmac.tasks import BackgroundOperationsManager, NonRetryableError, Operati
 from dotmac.tasks.storage.redis import RedisStorage
 from storage.stored import claim
 from support.proxy import Fault, FaultProxy
-from support.servers import Server, standalone
+from support.servers import Server
 
 pytestmark = pytest.mark.redis
 REPLIES = 40  # more than a run needs: the last ones find nothing to lose
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with standalone(aof=True) as one:
-        yield one
 
 
 @pytest.mark.parametrize("loop_host", ["trio-asyncio", "thread"])

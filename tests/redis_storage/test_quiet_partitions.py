@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -11,16 +10,10 @@ import trio
 from dotmac.tasks import BackgroundOperationsManager
 from dotmac.tasks.storage.redis import RedisStorage
 from storage.stored import LONG, put_saga
-from support.servers import Server, standalone
+from support.servers import Server
 
 pytestmark = pytest.mark.redis
 PARTITIONS = 16
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with standalone() as one:
-        yield one
 
 
 @pytest.fixture

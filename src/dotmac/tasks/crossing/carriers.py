@@ -90,10 +90,10 @@ class Carrier:
         except BaseException as error:
             result = outcome.Error(error)
         finally:
-            if self._load is not None:
-                self._put_down(result)
+            self._put_down(result)
 
     def _put_down(self, result: outcome.Outcome[Any] | None) -> None:
+        """Nothing, if it carries nothing."""
         load, self._load = self._load, None
         if load is not None:
             load.over(result)

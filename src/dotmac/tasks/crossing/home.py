@@ -20,7 +20,7 @@ from ..errors import NotStarted
 from .calls import Call
 from .carriers import Carriers
 from .mailbag import Mailbag
-from .sides import LoopSide, Side, ThreadWait, TrioSide
+from .sides import LoopSide, Side, ThreadWait, TrioSide, warn_of_closed_loop
 
 T = TypeVar("T")
 Undo = Callable[[T], Awaitable[object]]
@@ -227,8 +227,8 @@ class Home:
 def _wake_late(wake: Waker, deliver: Callable[[], None]) -> None:
     try:
         wake(deliver)
-    except RuntimeError as error:  # closed in this very moment
-        _log.warning("an event loop was closed before it was told how a call of its own ended: %s", error)
+    except RuntimeError as error:
+        warn_of_closed_loop(error)
 
 
 def _waker(loop: asyncio.AbstractEventLoop) -> Waker:

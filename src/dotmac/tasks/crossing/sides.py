@@ -65,6 +65,11 @@ class Side(Protocol):
         """A scope for a block of the present task."""
 
 
+def warn_of_closed_loop(error: RuntimeError) -> None:
+    """A loop that was to be told something was closed: whoever waited in it is gone."""
+    _log.warning("an event loop was closed before it was told how a call of its own ended: %s", error)
+
+
 class LoopSide:
     """The caller is a task in an event loop of asyncio; one side is for all its tasks.
 
@@ -100,8 +105,8 @@ class LoopSide:
         """See `Side`."""
         try:
             self.bag.put(call)
-        except RuntimeError as error:  # closed; whoever waited in it is gone
-            _log.warning("an event loop was closed before it was told how a call of its own ended: %s", error)
+        except RuntimeError as error:
+            warn_of_closed_loop(error)
 
     def wait(self) -> Wait:
         """See `Side`."""

@@ -1,6 +1,6 @@
 """Ids that tell one entry of a journal, or one claim, from every other: random once per process, counted from there.
 
-They are made several times per saga and once per request, which is what makes a counter worth having beside `uuid4`.
+They are made several times per saga and once per operation, which is what makes a counter worth having beside `uuid4`.
 """
 
 from __future__ import annotations
@@ -27,4 +27,4 @@ class _Ids:
 
 _ids = _Ids()
 os.register_at_fork(after_in_child=_ids.renew)  # a forked child would go on counting where its parent does
-fresh_entry_id = fresh_token = _ids.fresh
+fresh_id = _ids.fresh

@@ -8,9 +8,6 @@ as such when its lease has ended.
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -21,8 +18,9 @@ from ..saga.events import SagaResumed
 from ..storage.folding import state_of
 from ..storage.protocol import StorageProtocol
 from ..storage.records import Adoption, SagaMeta
-from .entry_ids import fresh_entry_id
+from .fresh_ids import fresh_id
 from .journal import Journal
+from .whereabouts import fresh_worker_id, whereabouts
 
 PATIENCE = 10.0
 """Seconds that a decision may take to be stored: whoever waits for it does so under nobody's lease."""
@@ -52,7 +50,7 @@ async def hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResume
 async def _hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResumed | None) -> None:
     async with _signed_on(storage) as name:
         record = await storage.adopt_saga(
-            Adoption(meta.saga_id, name, meta.epoch, fresh_entry_id(), expected_length=meta.length)
+            Adoption(meta.saga_id, name, meta.epoch, fresh_id(), expected_length=meta.length)
         )
         journal = Journal(storage, state_of(record), epoch=record.meta.epoch, sequence=record.meta.length)
         if resume is not None:
@@ -63,9 +61,8 @@ async def _hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResum
 @asynccontextmanager
 async def _signed_on(storage: StorageProtocol) -> AsyncIterator[str]:
     """A worker that has a lease while inside: what belongs to none is what a lost one left, for everybody to take."""
-    host, pid = socket.gethostname(), str(os.getpid())
-    name = f"{host}:{pid}:{secrets.token_hex(4)}"
-    await storage.register_worker(name, PATIENCE, {"host": host, "pid": pid})
+    name = fresh_worker_id()
+    await storage.register_worker(name, PATIENCE, whereabouts())
     try:
         yield name
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 from ..bounds import check_encodable, check_record_ttl
 from ..errors import (
@@ -26,6 +25,7 @@ from .claiming import ClaimWish, claim_key
 from .claims import ClaimKeeper, HeldClaim, ScopeHolder
 from .context import HandlerContext
 from .environment import SagaEnvironment
+from .fresh_ids import fresh_id
 from .key_views import key_list, key_view, stored_result
 from .pages import check_limit
 
@@ -163,7 +163,7 @@ class IdempotentOperations:
         if wait is not None and (isinstance(wait, bool) or not isinstance(wait, int | float) or not wait >= 0):
             raise InvalidInput("wait", f"must be a number of seconds, 0 or more, or None, not {wait!r:.80}")
         settings = self._environment.settings
-        wish = ClaimWish(operation.new, uuid4().hex, "run_idempotent", settings.claim_lease)
+        wish = ClaimWish(operation.new, fresh_id(), "run_idempotent", settings.claim_lease)
         asked_at, verdict = await claim_key(self._storage, wish, wait=wait)
         record = verdict.record
         if verdict.outcome == IN_PROGRESS:

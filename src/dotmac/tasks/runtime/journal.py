@@ -23,7 +23,7 @@ from ..saga.state import SagaState
 from ..storage.key_records import Completion
 from ..storage.protocol import StorageProtocol
 from ..storage.records import Append, Appended
-from .entry_ids import fresh_entry_id
+from .fresh_ids import fresh_id
 from .log_fields import saga_fields
 from .telling import tell_event
 
@@ -47,7 +47,7 @@ class Journal:
         self._batch: list[Event] = []
         self._seconds = 0.0
         # Two owners never share an epoch; the nonce makes it visible if that promise should ever be broken.
-        self._nonce = fresh_entry_id()
+        self._nonce = fresh_id()
         self.state = state
         self.epoch = epoch
         self.sequence = sequence

@@ -29,8 +29,8 @@ from ..saga.state import SagaState
 from ..storage.folding import state_of
 from ..storage.key_records import NewRecord
 from ..storage.records import Adoption, Creation, NewSaga, SagaMeta, SagaRecord
-from .entry_ids import fresh_entry_id
 from .environment import SagaEnvironment
+from .fresh_ids import fresh_id
 from .journal import Journal
 from .log_fields import saga_fields
 from .messages import Cancel, Drain, Message
@@ -92,7 +92,7 @@ class LiveSagas:
             workflow_type=definition.workflow_type,
             status=state.status,
             size=len(definition.steps),
-            entry_id=fresh_entry_id(),
+            entry_id=fresh_id(),
             events=encode_events(events),
             cursor=state.cursor,
             owner=self.worker_id,
@@ -141,7 +141,7 @@ class LiveSagas:
             InternalError: Its journal cannot be folded.
         """
         self._check_open()
-        adoption = Adoption(saga_id, self.worker_id, epoch, fresh_entry_id(), previous)
+        adoption = Adoption(saga_id, self.worker_id, epoch, fresh_id(), previous)
         with self.strays.unless_settled(saga_id):
             record = await self._storage.adopt_saga(adoption)
             journal = self._journal_of(record)
@@ -169,7 +169,7 @@ class LiveSagas:
             InternalError: Its journal cannot be folded.
         """
         self._check_open()
-        adoption = Adoption(meta.saga_id, self.worker_id, meta.epoch, fresh_entry_id(), expected_length=meta.length)
+        adoption = Adoption(meta.saga_id, self.worker_id, meta.epoch, fresh_id(), expected_length=meta.length)
         with self.strays.unless_settled(meta.saga_id):
             journal = self._journal_of(await self._storage.adopt_saga(adoption))
             journal.record(decision)

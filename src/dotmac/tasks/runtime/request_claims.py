@@ -21,7 +21,7 @@ from ..storage.key_records import DONE, GRANTED, ClaimVerdict, Completion, NewRe
 from ..storage.protocol import StorageProtocol
 from .claiming import ClaimWish, claim_key, give_back
 from .claims import ClaimHolder, ClaimKeeper, HeldClaim
-from .entry_ids import fresh_token
+from .fresh_ids import fresh_id
 from .saga_service import SagaService
 
 _PAUSE = 0.2
@@ -59,7 +59,7 @@ class RequestClaims:
         Returns:
             What was met, and the claim if it was granted.
         """
-        wish = ClaimWish(new, fresh_token(), owner, lease)
+        wish = ClaimWish(new, fresh_id(), owner, lease)
         asked_at, verdict = await claim_key(self._storage, wish, wait=wait)
         if verdict.outcome == DONE:
             emit("idempotency_key_hit", new.operation_type, new.tenant_id)

@@ -28,8 +28,8 @@ from ..storage.folding import history_of, state_of, summary_of, worker_view, wor
 from ..storage.key_records import NewRecord
 from ..storage.protocol import saga_topic
 from ..storage.records import Creation, NewSaga, SagaFilter, SagaMeta
-from .entry_ids import fresh_entry_id
 from .environment import SagaEnvironment
+from .fresh_ids import fresh_id
 from .handing_over import hand_over
 from .looking import look_or_wait
 from .pages import check_limit
@@ -72,7 +72,7 @@ class SagaService:
             workflow_type=definition.workflow_type,
             status=OperationStatus.PENDING,
             size=len(definition.steps),
-            entry_id=fresh_entry_id(),
+            entry_id=fresh_id(),
             events=encode_events([SagaCreated(definition)]),
             due_at=due_at,
             priority=definition.priority,

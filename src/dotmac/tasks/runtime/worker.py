@@ -11,9 +11,6 @@ A worker whose lease is over never comes back: the process goes on as a new work
 from __future__ import annotations
 
 import logging
-import os
-import secrets
-import socket
 from collections.abc import Callable
 
 import trio
@@ -27,6 +24,7 @@ from .live import LiveSagas
 from .messages import Drain, Hasten
 from .recovery import Recovery
 from .renewals import MARGIN, RENEWALS_PER_LEASE
+from .whereabouts import fresh_worker_id, whereabouts
 
 _GRACE = 2.0  # seconds that cut-off attempts get to write down that they were cut off
 _log = logging.getLogger(__name__)
@@ -41,7 +39,7 @@ class Worker:
     """
 
     def __init__(self, environment: SagaEnvironment) -> None:
-        self.worker_id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.worker_id = fresh_worker_id()
         self._storage = environment.storage
         self._settings = environment.settings
         self._scope = trio.CancelScope()
@@ -65,7 +63,7 @@ class Worker:
             StorageRefused: The same.
         """
         before = trio.current_time()
-        info = {"host": socket.gethostname(), "pid": str(os.getpid()), **self._recovery.liveness.info()}
+        info = {**whereabouts(), **self._recovery.liveness.info()}
         await self._storage.register_worker(self.worker_id, self._settings.worker_lease, info)
         self._lease_granted(before)
         with self._scope:
