@@ -59,6 +59,11 @@ class HostWire(WireProtocol):
         else:
             self._host.to_loop(partial(self._write, data))
 
+    def read(self) -> None:
+        """See `Wire.read`."""
+        if self._plain is not None:
+            self._plain.read()
+
     def abort(self) -> None:
         """See `Wire.abort`."""
         self._host.to_loop(self._abort)

@@ -20,11 +20,13 @@ from dotmac.tasks.errors import EnvironmentFault, InternalError, StorageMisconfi
 
 from .address import Address
 from .alarm import Alarm
+from .alone import LoneCaller
 from .backoff import backoff
 from .calls import Call, is_cancelled
 from .dialing import Dialer
 from .options import RedisOptions
 from .outbox import Outbox
+from .overdue import fail_overdue
 from .session import Session
 from .status import LinkStatus
 
@@ -57,6 +59,7 @@ class Link:
         self._alarm = Alarm()
         self._session: Session | None = None
         self._connections = 0
+        self._lone_caller = LoneCaller()
         self._trouble: str | None = None
         self._closed: str | None = None
         self._idle_writer: trio.lowlevel.Task | None = None
@@ -96,8 +99,17 @@ class Link:
         """
         if self._closed is not None:
             raise StorageUnavailable(f"{self.name}: {self._closed}")
-        call.task = trio.lowlevel.current_task()
-        self.enqueue(call)
+        task, session = trio.lowlevel.current_task(), self._session
+        if session is not None and self._is_alone(session):
+            call.link = self
+            self._watch_time(call)
+            if session.ask(call, at_once=self._lone_caller.called_last(task)):
+                await self._lone_caller.let_others()
+                return call.reply
+            call.task = task
+        else:
+            call.task = task
+            self.enqueue(call)
         await trio.lowlevel.wait_task_rescheduled(call.abort)
         return call.reply
 
@@ -107,14 +119,9 @@ class Link:
         session = self._session
         if session is None:
             self._outbox.put(call, 0)
-        elif self._outbox.put(call, len(session.unanswered)) and self._idle_writer is not None:
-            if session.batch == 1 and not session.unanswered and session.writable and not is_cancelled():
-                # A caller who is alone, as the last batch tells: waking the writer would take half the round trip.
-                session.send(self._outbox.take())
-            else:
-                self._wake_writer()
-        if call.deadline < self._alarm.when:
-            self._alarm.advance(call.deadline)
+        elif self._outbox.put(call, len(session.unanswered)):
+            self._wake_writer()
+        self._watch_time(call)
 
     def accept(self, call: Call) -> None:
         """Takes over a call whose task sleeps already, from another link."""
@@ -127,6 +134,14 @@ class Link:
         """See `Queue.forget`. What has been sent keeps its place: its reply will come and must not go to another."""
         self._outbox.drop(call)
         self._progress()
+
+    def _is_alone(self, session: Session) -> bool:
+        """Whether the present task is the only caller, as the last batch tells."""
+        return session.is_quiet and self._idle_writer is not None and not self._outbox.ready and not is_cancelled()
+
+    def _watch_time(self, call: Call) -> None:
+        if call.deadline < self._alarm.when:
+            self._alarm.advance(call.deadline)
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -267,22 +282,7 @@ class Link:
         now = trio.current_time()
         session = self._session
         sent = session.unsettled if session else []
-        nearest = math.inf
-        for calls, state in (
-            (sent, "sent, but not answered"),
-            (list(self._outbox.ready), f"not sent: {self._trouble or 'no connection yet'}"),
-            (list(self._outbox.crowd), f"not sent: {self._outbox.window} commands are under way already"),
-        ):
-            for call in calls:
-                if call.task is None:
-                    continue
-                if call.deadline > now:
-                    nearest = min(nearest, call.deadline)
-                    continue
-                call.fail(
-                    StorageUnavailable(f"{self.name} did not answer {call.what} within {call.timeout:g} s ({state})")
-                )
-                self._outbox.drop(call)
+        nearest = fail_overdue(self.name, sent, self._outbox, self._trouble, now)
         self._progress()
         if session is not None and sent:
             nearest = min(nearest, self._check_silence(session, sent[0], now))

@@ -63,26 +63,32 @@ class PlainSocket:
             self._paused = True
             self._sink.paused()
 
+    def read(self) -> bool:
+        """Read what has come already, if anything has; whether there is still a connection."""
+        if self._over:
+            return False
+        try:
+            data = self._source.recv(_READ_SIZE)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError as error:
+            self._fail(error)
+            return False
+        if not data:
+            self._fail(None)
+            return False
+        self._sink.received(data)
+        return True
+
     def end(self) -> None:
         """The connection is gone, or given up."""
         self._over = True
         self._life.cancel()
 
     async def _keep_reading(self) -> None:
-        received = self._sink.received
-        while True:
+        await trio.lowlevel.wait_readable(self._source)
+        while self.read():
             await trio.lowlevel.wait_readable(self._source)
-            try:
-                data = self._source.recv(_READ_SIZE)
-            except (BlockingIOError, InterruptedError):
-                continue
-            except OSError as error:
-                self._fail(error)
-                return
-            if not data:
-                self._fail(None)
-                return
-            received(data)
 
     async def _keep_writing(self) -> None:
         while True:

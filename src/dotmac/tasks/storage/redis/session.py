@@ -85,6 +85,20 @@ class Session:
             self._append_barrier(self._barrier, calls, parts)
         self._wire.write(b"".join(parts))
 
+    def ask(self, call: Call, *, at_once: bool) -> bool:
+        """Writes a call that is the only one, and whose task does not wait yet; whether its reply is there already.
+
+        Args:
+            call: The call.
+            at_once: Look for the reply. To write to a server of the same machine may give that its turn, and then the
+                reply has come before we are back: to be woken for it would take longer than it took.
+        """
+        self.send((call,))
+        if not at_once or self._barrier is not None or self._wire is None:  # behind a barrier, a reply may not count
+            return False
+        self._wire.read()
+        return not self.unanswered  # answered then, whatever else was found wrong with the connection
+
     def _append_barrier(self, barrier: Barrier, calls: Collection[Call], parts: list[bytes]) -> None:
         writes = sum(call.durable for call in calls)
         if writes:
@@ -92,6 +106,11 @@ class Session:
             behind.releases = writes
             self.unanswered.append(behind)
             parts.append(barrier.packed)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the last call went alone and is answered, and another can be written."""
+        return self.batch == 1 and not self.unanswered and self.writable
 
     @property
     def unsettled(self) -> list[Call]:
@@ -154,9 +173,9 @@ class Session:
                 self._hold_or_release(self._barrier, call, reply)
                 continue
             task = call.task
+            call.reply = reply
             if task is not None:
                 call.task = None
-                call.reply = reply
                 reschedule(task)
             elif call.principal is not None and reply.__class__ is ErrorReply:
                 call.principal.refused = reply
