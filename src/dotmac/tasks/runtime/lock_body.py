@@ -129,10 +129,16 @@ class _Holding:
         self._body = Body()
 
     async def _enter(self) -> list[HeldLock]:
-        self._body.scope.__enter__()
-        wait, ends = self._wait, trio.current_time() + (self._wait or 0.0)
+        names = sorted(set(self._names))
+        wait, ends = self._wait, trio.current_time() + self._wait if self._wait else 0.0
         try:
-            for name in sorted(set(self._names)):
+            await self._service.acquire(names[0], self._ttl, wait, self._body, self._tenant_id)
+        except BaseException:
+            await self._service.leave(self._body.tickets, self._tenant_id)  # granted in the moment in which it failed
+            raise
+        self._body.scope.__enter__()  # not before: until then there is nothing that could be lost
+        try:
+            for name in names[1:]:
                 left = max(ends - trio.current_time(), 0.0) if wait else wait
                 await self._service.acquire(name, self._ttl, left, self._body, self._tenant_id)
         except BaseException as error:

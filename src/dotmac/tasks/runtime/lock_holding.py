@@ -19,17 +19,31 @@ from .renewals import certain_until, due_at
 
 
 class Body:
-    """The scope of what runs under one lock or several: it ends with the first of them."""
+    """The scope of what runs under one lock or several: it ends with the first of them.
+
+    Attributes:
+        scope: There from the first grant on.
+        tickets: Those that were granted.
+    """
 
     __slots__ = ("scope", "tickets")
 
+    scope: trio.CancelScope
+
     def __init__(self) -> None:
-        self.scope = trio.CancelScope()
         self.tickets: list[Ticket] = []
+
+    def add(self, ticket: Ticket) -> None:
+        """One more was granted."""
+        self.tickets.append(ticket)
+        if len(self.tickets) == 1:
+            self.scope = trio.CancelScope(deadline=ticket.deadline)
+        else:
+            self.moved()
 
     def moved(self) -> None:
         """A deadline moved."""
-        self.scope.deadline = min((ticket.deadline for ticket in self.tickets), default=math.inf)
+        self.scope.deadline = min(ticket.deadline for ticket in self.tickets)
 
 
 @dataclass(slots=True, eq=False)
@@ -71,8 +85,7 @@ class Ticket:
     def grant(self, tenure: Tenure, fence: int) -> None:
         """It is held from now on."""
         self.tenure, self.fence = tenure, fence
-        self.body.tickets.append(self)
-        self.body.moved()
+        self.body.add(self)
         self.settled.set()
 
     def fail(self, failure: Exception) -> None:

@@ -59,10 +59,9 @@ class HostWire(WireProtocol):
         else:
             self._host.to_loop(partial(self._write, data))
 
-    def read(self) -> None:
+    def read(self) -> bool:
         """See `Wire.read`."""
-        if self._plain is not None:
-            self._plain.read()
+        return self._plain is not None and self._plain.read()
 
     def abort(self) -> None:
         """See `Wire.abort`."""

@@ -103,7 +103,7 @@ class Link:
         if session is not None and self._is_alone(session):
             call.link = self
             self._watch_time(call)
-            if session.ask(call, at_once=self._lone_caller.called_last(task)):
+            if self._lone_caller.ask(session, call, task):
                 await self._lone_caller.let_others()
                 return call.reply
             call.task = task

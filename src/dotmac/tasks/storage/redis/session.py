@@ -10,6 +10,7 @@ All of it runs in the trio thread, wherever the asyncio loop lives.
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
@@ -85,18 +86,19 @@ class Session:
             self._append_barrier(self._barrier, calls, parts)
         self._wire.write(b"".join(parts))
 
-    def ask(self, call: Call, *, at_once: bool) -> bool:
+    def ask(self, call: Call, patience: float) -> bool:
         """Writes a call that is the only one, and whose task does not wait yet; whether its reply is there already.
 
         Args:
             call: The call.
-            at_once: Look for the reply. To write to a server of the same machine may give that its turn, and then the
-                reply has come before we are back: to be woken for it would take longer than it took.
+            patience: Seconds to look for the reply, in which nothing else happens here; 0: not even once.
         """
         self.send((call,))
-        if not at_once or self._barrier is not None or self._wire is None:  # behind a barrier, a reply may not count
+        if not patience or self._barrier is not None or self._wire is None:  # behind a barrier, a reply may not count
             return False
-        self._wire.read()
+        ends = time.perf_counter() + patience
+        while self._wire.read() and self.unanswered and time.perf_counter() < ends:
+            pass
         return not self.unanswered  # answered then, whatever else was found wrong with the connection
 
     def _append_barrier(self, barrier: Barrier, calls: Collection[Call], parts: list[bytes]) -> None:

@@ -39,8 +39,8 @@ class Wire(Protocol):
     def write(self, data: bytes) -> None:
         """Queues bytes; never blocks. After the end of the connection it does nothing."""
 
-    def read(self) -> None:
-        """Has `Sink.received` told of what has come already, where that can be asked without waiting."""
+    def read(self) -> bool:
+        """Has `Sink.received` told of what has come already; whether it can be asked again, without waiting."""
 
     def abort(self) -> None:
         """Closes at once; may be called again. `Sink.lost` follows."""

@@ -41,8 +41,8 @@ if not held and (not head or head == ARGV[2]) then
   -- The clock's part lets the fence rise even where the counter was lost.
   local fence = math.max(tonumber(l[3] or 0) + 1, now)
   local ends = now + ARGV[3]
-  redis.call('HSET', KEYS[1], 'tok', ARGV[2], 'own', ARGV[4], 'f', string.format('%.0f', fence + ARGV[7] - 1),
-    'n', ARGV[7], 's', string.format('%.0f', now), 'u', string.format('%.0f', ends))
+  redis.call('HSET', KEYS[1], 'tok', ARGV[2], 'own', ARGV[4], 'f', fence + ARGV[7] - 1,
+    'n', ARGV[7], 's', now, 'u', ends)
   redis.call('PEXPIRE', KEYS[1], idle + math.ceil(ARGV[3] / 1000))
   redis.call('ZADD', KEYS[4], ends, ARGV[1])
   return {'granted', fence, ends}
