@@ -43,7 +43,7 @@ async def test_other_tasks_have_their_turns_while_every_reply_is_found() -> None
         while turns < 5 and trio.current_time() < ends:
             await caller.let_others()
         nursery.cancel_scope.cancel()
-    assert turns == 5
+    assert turns >= 5
 
 
 async def test_who_shares_the_link_or_finds_nothing_looks_ever_more_rarely() -> None:
