@@ -15,12 +15,12 @@ from functools import partial
 
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve
 from starlette.applications import Starlette
 
 from ..errors import EnvironmentFault
 from ..manager import BackgroundOperationsManager
 from .exits import DRAINED, FAILED, STORAGE, killed_by
+from .server import serve
 
 _CLOSING_SECONDS = 10.0  # that open requests have to end once the process was asked to stop
 _log = logging.getLogger("dotmac.tasks.service")
