@@ -1,4 +1,4 @@
-"""What a client does to its connection. The service goes on for the others."""
+"""What a client does to its connection: refused bodies, nonsense, hanging up. The service goes on for the others."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ import pytest
 import trio
 
 from dotmac.tasks import BackgroundOperationsManager, MemoryStorage
+from dotmac.tasks.service.access import Access
 from dotmac.tasks.service.app import create_app
 from dotmac.tasks.service.exits import DRAINED
 from dotmac.tasks.service.process import Front, run_process
-from service.house import PATIENCE
+from service.house import PATIENCE, guarded_access
+
+JSON = {"content-type": "application/json"}
 
 
 @asynccontextmanager
-async def serving(caplog: pytest.LogCaptureFixture) -> AsyncIterator[str]:
+async def serving(caplog: pytest.LogCaptureFixture, access: Access | None = None) -> AsyncIterator[str]:
     """The URL of a service that listens, and that a signal ends in order afterwards."""
     caplog.set_level("INFO")
     manager = BackgroundOperationsManager(storage=MemoryStorage())
-    front = Front(create_app(manager), ["127.0.0.1:0"])
+    front = Front(create_app(manager, access=access), ["127.0.0.1:0"])
     codes: list[int] = []
 
     async def run() -> None:
@@ -59,6 +62,34 @@ async def talk(url: str, *parts: bytes) -> None:
 async def answers(url: str) -> None:
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"{url}/health/live")).status_code == 200
+
+
+@pytest.mark.parametrize("http1", [True, False], ids=["http1", "http2"])
+@pytest.mark.parametrize(
+    ("headers", "method", "path", "status"),
+    [
+        ({}, "POST", "/v1/sagas", 401),
+        ({"authorization": "Bearer the-token-of-vera-the-viewer"}, "POST", "/v1/sagas", 403),
+        ({"authorization": "Bearer the-token-of-otto-the-operator"}, "PUT", "/v1/sagas", 405),
+        ({"authorization": "Bearer the-token-of-otto-the-operator"}, "POST", "/v1/sagas", 400),
+        (
+            {"authorization": "Bearer the-token-of-otto-the-operator", "idempotency-key": "a,b"},
+            "POST",
+            "/v1/sagas",
+            400,
+        ),
+    ],
+)
+async def test_who_is_refused_with_a_body_goes_on_with_the_connection(
+    headers: dict[str, str], method: str, path: str, status: int, http1: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = bytes(3_000_000 if not http1 else 300_000)  # beyond that, a new connection is cheaper on HTTP/1
+    async with serving(caplog, guarded_access()) as url, httpx.AsyncClient(http1=http1, http2=not http1) as client:
+        for _ in range(3):
+            answer = await client.request(method, url + path, content=body, headers={**JSON, **headers})
+            assert answer.status_code == status
+        await answers(url)
+    assert "the HTTP server failed" not in caplog.text
 
 
 def http2(*headers: tuple[bytes, bytes], data: bytes | None = None) -> list[bytes]:

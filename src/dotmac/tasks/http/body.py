@@ -121,21 +121,26 @@ def announced_length(scope: Scope) -> int:
 
 
 class Refusal(Reply):
-    """A response to a request whose body is not read to its end.
-
-    Some of it is read first, and thrown away, since a server can go on with a connection only behind the request. On
-    HTTP/2 it is all of it, however long: there a body that goes on behind the response makes Hypercorn (0.18) end, with
-    all its connections.
-    """
+    """A response to a request whose body is not read to its end (see `read_away`)."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, at once if the client waits for it before it sends its body."""
-        if scope.get("http_version") == "2":
-            await _drain(receive, math.inf)
-        elif not header_values(scope, b"expect"):
-            with anyio.move_on_after(_DRAIN_SECONDS):
-                await _drain(receive, _DRAINED)
+        await read_away(scope, receive)
         await super().__call__(scope, receive, send)
+
+
+async def read_away(scope: Scope, receive: Receive) -> None:
+    """Read what is left of a body, and throw it away, before the response that was made without it.
+
+    Some of it is read, since a server can go on with a connection only behind the request; nothing where it says that
+    it is longer, or where the client waits for the response before it sends it. On HTTP/2 it is all of it, however
+    long: there a body that goes on behind the response makes Hypercorn (0.18) end, with all its connections.
+    """
+    if scope.get("http_version") == "2":
+        await _drain(receive, math.inf)
+    elif announced_length(scope) <= _DRAINED and not header_values(scope, b"expect"):
+        with anyio.move_on_after(_DRAIN_SECONDS):
+            await _drain(receive, _DRAINED)
 
 
 async def _drain(receive: Receive, most: float) -> None:

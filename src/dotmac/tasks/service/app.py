@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from ..manager import BackgroundOperationsManager
 from ..observability.prometheus import PrometheusMetrics
@@ -24,6 +25,7 @@ from .feed import Feed
 from .guard import Guard
 from .login import LoginPage, login_routes, plain_login_page
 from .problems import Problem, not_found
+from .unread import ReadFirst
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ def create_app(
             yield
             closing.set()
 
-    app = Starlette(
+    app = _Service(
         routes=routes,
         middleware=[Middleware(Guard, access=access)],
         exception_handlers={HTTPException: _http_problem, Exception: _crashed},
@@ -86,6 +88,12 @@ def create_app(
     app.router.redirect_slashes = False
     app.state.closing = closing
     return app
+
+
+class _Service(Starlette):
+    def build_middleware_stack(self) -> ASGIApp:
+        """The stack, with what has to be around the answer to a crash too."""
+        return ReadFirst(super().build_middleware_stack())
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
