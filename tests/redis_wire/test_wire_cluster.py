@@ -8,11 +8,11 @@ import pytest
 import trio
 import trio.testing
 
-from dotmac.tasks.errors import InvalidInput, StorageMisconfigured, StorageRefused
+from dotmac.tasks.errors import InvalidInput, StorageMisconfigured, StorageRefused, StorageUnavailable
 from dotmac.tasks.storage.redis.gateway import RedisClient
 from dotmac.tasks.storage.redis.script import Script
 from redis_wire.wire_helpers import ECHO, at_rest, client_of, eventually
-from support.servers import Cluster, cluster
+from support.servers import Cluster, cluster, standalone
 
 pytestmark = pytest.mark.redis
 BOTH = Script("both", "return redis.call('MGET', KEYS[1], KEYS[2])")
@@ -49,6 +49,14 @@ async def test_keys_of_several_slots_are_refused(nodes: Cluster) -> None:
     async with client_of(url_of(nodes)) as client:
         with pytest.raises(InvalidInput, match="slots"):
             await client.run(BOTH, ["{a}1", "{b}1"])
+
+
+async def test_a_server_that_is_no_cluster_says_so() -> None:
+    with standalone() as single:
+        url = single.url.replace("redis://", "redis+cluster://")
+        async with client_of(url, socket_timeout=0.5) as client:
+            with pytest.raises(StorageUnavailable, match="cluster support disabled"):
+                await client.on_every_primary("DBSIZE")
 
 
 async def test_client_that_was_not_told_says_what_to_set(nodes: Cluster) -> None:

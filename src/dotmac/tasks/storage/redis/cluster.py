@@ -41,6 +41,7 @@ class Cluster:
         self._links: dict[Address, Link] = {}
         self._slots: list[Address | None] = [None] * SLOTS
         self._primaries: tuple[Address, ...] = ()
+        self._refusals: dict[Address, str] = {}  # what nodes said that gave no map
         self._wanted = trio.Event()
         self._read = trio.Event()
 
@@ -134,6 +135,7 @@ class Cluster:
             except EnvironmentFault:
                 continue  # its link keeps what is wrong with it; the next node may know
             if isinstance(reply, ErrorReply) or not reply:
+                self._refusals[address] = f"{address}: {reply.message if reply else 'it has no slots'}"
                 continue
             self._learn(reply, address)
             self._read = trio.Event()
@@ -152,10 +154,14 @@ class Cluster:
             # A node that does not know its own name (or must not tell) means: where you found me.
             address = Address(told_by.host if host in {"", "?"} else host, primary[1])
             slots[first : last + 1] = [address] * (last - first + 1)
-        self._slots = slots
+        self._slots, self._refusals = slots, {}
         self._primaries = tuple(dict.fromkeys(address for address in slots if address is not None))
         for address in [known for known in self._links if known not in self._primaries]:
             self._links.pop(address).retire()
 
     def _describe(self) -> str:
-        return "; ".join(str(link.status().trouble or f"{link.name}: no trouble known") for link in self.links)
+        def trouble(link: Link) -> str:
+            known = link.status().trouble or self._refusals.get(link.address)
+            return str(known or f"{link.name}: no trouble known")
+
+        return "; ".join(map(trouble, self.links))
