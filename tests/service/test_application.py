@@ -66,6 +66,8 @@ def test_a_manager_is_found_in_the_working_directory(reference: str) -> None:
     [
         ("loaded_shop", "must be MODULE:ATTR"),
         (":manager", "must be MODULE:ATTR"),
+        (".loaded_shop:manager", "must be MODULE:ATTR"),
+        ("../loaded_shop:manager", "must be MODULE:ATTR"),
         ("loaded_nothing:manager", "there is no module 'loaded_nothing'"),
         ("loaded_shop.below:manager", "there is no module 'loaded_shop.below'"),
         ("loaded_shop:Manager", "loaded_shop has no attribute 'Manager'; its managers are: manager"),

@@ -26,7 +26,7 @@ def load_attribute(reference: str, example: str) -> Any:
         InvalidInput: There is no such module or attribute. An error inside the module is raised as it is.
     """
     module_name, _, path = reference.partition(":")
-    if not module_name or not path:
+    if not module_name or not path or module_name.startswith("."):  # there is nothing that it could be relative to
         raise InvalidInput(reference, f"must be MODULE:ATTR, such as {example}")
     here = str(Path.cwd())
     if here not in sys.path:
