@@ -15,7 +15,7 @@ from support.processes import port_candidates
 from support.servers import Server
 
 CHECKS = ["connection", "version", "persistence", "eviction", "memory", "replication", "clock", "latency",
-          "namespace", "scripts"]  # fmt: skip
+          "namespace", "scripts", "messages"]  # fmt: skip
 GIB = 1 << 30
 HEALTHY = {
     "valkey_version": "8.1.0",
@@ -86,6 +86,21 @@ async def test_a_user_without_rights_is_told_what_is_missing(server: Server) -> 
     refused = await examined(RedisStorage(server.url, username="poor", password="wrong"))  # noqa: S106 - of this test
     assert list(refused) == ["connection"]
     assert "user and password" in (refused["connection"].remedy or "")
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize(
+    ("lacks", "verdict"),
+    [("resetchannels", Verdict.PROBLEM), ("-publish", Verdict.PROBLEM), ("-subscribe", Verdict.ADVICE)],
+)
+async def test_a_user_without_channels_is_told_what_to_grant(server: Server, lacks: str, verdict: Verdict) -> None:
+    server.cli("ACL", "SETUSER", "deaf", "on", ">secret", "~*", "&*", "+@all", lacks)
+    storage = RedisStorage(server.url, username="deaf", password="secret")  # noqa: S106 - of this test
+    found = (await examined(storage))["messages"]
+    assert found.verdict is verdict
+    grant = (found.remedy or "").removeprefix("redis-cli ").replace("<user>", "deaf").replace("'", "")
+    server.cli(*grant.split())
+    assert (await examined(storage))["messages"].verdict is Verdict.OK
 
 
 async def test_a_server_that_is_not_there_is_one_finding() -> None:

@@ -28,6 +28,18 @@ async def test_a_server_that_may_evict_is_refused_with_the_setting_to_change(ser
         pass
 
 
+@pytest.mark.parametrize("lacks", ["resetchannels", "-publish"])
+async def test_a_user_whose_scripts_would_fail_behind_their_writes_is_refused(server: Server, lacks: str) -> None:
+    server.cli("ACL", "SETUSER", "mute", "on", ">secret", "~*", "&*", "+@all", lacks)
+    storage = RedisStorage(server.url, username="mute", password="secret")  # noqa: S106 - of this test
+    with pytest.raises(StorageMisconfigured, match="PUBLISH: NOPERM"):
+        async with storage.opened():
+            raise AssertionError
+    server.cli("ACL", "SETUSER", "mute", "&*", "+publish")
+    async with storage.opened():
+        pass
+
+
 async def test_a_server_without_an_append_only_file_is_warned_of(
     binary: Path | None, caplog: pytest.LogCaptureFixture
 ) -> None:

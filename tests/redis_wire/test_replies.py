@@ -25,6 +25,8 @@ NODE = Address("node", 7000)
         ("NOAUTH Authentication required.", StorageMisconfigured, "redis_url"),
         ("WRONGPASS invalid username-password pair", StorageMisconfigured, "redis_url"),
         ("NOPERM User app has no permissions", StorageMisconfigured, "ACL SETUSER"),
+        ("ERR ACL failure in script: User app has no permissions", StorageMisconfigured, "ACL SETUSER"),
+        ("ERR The user executing the script can't publish to the channel", StorageMisconfigured, "ACL SETUSER"),
         ("MOVED 1 other:7001", StorageMisconfigured, "cluster=True"),
         ("ERR wrong number of arguments", InternalError, "wrong number"),
         ("WRONGTYPE Operation against a key", InternalError, "WRONGTYPE"),

@@ -69,6 +69,18 @@ async def open_namespace(client: RedisClient, prefix: str, partitions: int | Non
     return Layout(prefix, count)
 
 
+async def check_messages(client: RedisClient, layout: Layout) -> None:
+    """See whether scripts may send messages.
+
+    A script that may not fails behind its writes, which stay: what was refused would be done all the same. Users that
+    are made with an ACL have no channels unless they are given some.
+
+    Raises:
+        StorageMisconfigured: This user may not; it names what to grant.
+    """
+    await client.on_every_primary("PUBLISH", layout.channel("rights"), b"", repeatable=True)
+
+
 async def choose_barrier(client: RedisClient, durability: Durability, replicas: int, patience: float) -> Barrier | None:
     """What to wait for behind writes, so that they survive what the operator wants them to survive.
 

@@ -14,7 +14,7 @@ import trio
 from dotmac.tasks.errors import EnvironmentFault, InvalidInput
 
 from ..embedded import EmbeddedServer, parse_embedded_url
-from .checks import DURABILITIES, Durability, check_server, choose_barrier, open_namespace
+from .checks import DURABILITIES, Durability, check_messages, check_server, choose_barrier, open_namespace
 from .gateway import RedisClient, open_client
 from .layout import Layout
 from .options import RedisOptions
@@ -98,6 +98,7 @@ async def _checked(options: RedisOptions, target: Target) -> AsyncIterator[tuple
         options = replace(options, barrier=barrier)
     async with open_client(options) as client:
         await check_server(client)
+        await check_messages(client, Layout(target.prefix, 1))
         yield client, await open_namespace(client, target.prefix, target.partitions)
 
 

@@ -18,7 +18,7 @@ from dotmac.tasks.errors import EnvironmentFault, StorageMisconfigured, StorageR
 from dotmac.tasks.models import Finding, Verdict
 
 from ..embedded import EmbeddedServer
-from .checks import DEFAULT_PARTITIONS, FORMAT, parse_report, read_setting
+from .checks import DEFAULT_PARTITIONS, FORMAT, check_messages, parse_report, read_setting
 from .connecting import Target
 from .gateway import RedisClient, open_client
 from .judging import judge, on_node
@@ -52,6 +52,7 @@ async def _examine(client: RedisClient, target: Target) -> list[Finding]:
         lambda: _latency(client),
         lambda: _namespace(client, target, len(replies)),
         lambda: _scripts(client),
+        lambda: _messages(client, target),
     ]
     for check in checks:
         findings += await check()
@@ -158,3 +159,19 @@ async def _scripts(client: RedisClient) -> list[Finding]:
         remedy = "redis-cli ACL SETUSER <user> +script|load +evalsha"
         return [Finding("scripts", Verdict.PROBLEM, f"scripts cannot be loaded: {error}", remedy=remedy)]
     return [Finding("scripts", Verdict.OK, f"{len(names)} scripts load")]
+
+
+async def _messages(client: RedisClient, target: Target) -> list[Finding]:
+    layout = Layout(target.prefix, 1)
+    grant = "redis-cli ACL SETUSER <user> '&*' +publish +subscribe +unsubscribe"
+    try:
+        await check_messages(client, layout)
+    except (StorageMisconfigured, StorageRefused) as error:
+        return [Finding("messages", Verdict.PROBLEM, f"scripts cannot send them: {error}", remedy=grant)]
+    try:
+        async with client.watch(layout.channel("rights")):
+            pass
+    except (StorageMisconfigured, StorageRefused) as error:
+        told = f"nobody hears them, so work waits until somebody looks for it: {error}"
+        return [Finding("messages", Verdict.ADVICE, told, remedy=grant)]
+    return [Finding("messages", Verdict.OK, "processes wake each other")]

@@ -67,6 +67,9 @@ _MISCONFIGURATIONS = {
     "ASK": "is a node of a Redis Cluster: use redis+cluster:// or cluster=True",
 }
 
+# Of a script that may be called, but not do what it does; Redis 7.0 says it otherwise than what came later.
+_FORBIDDEN_IN_SCRIPT = ("ERR ACL failure in script", "ERR The user executing the script can't")
+
 
 def remedy_for(error: ErrorReply) -> Remedy:
     """Says what may help against this error reply."""
@@ -88,6 +91,8 @@ def as_error(error: ErrorReply, where: Address | str, what: str) -> DotmacTasksE
         return StorageRefused(f"{where} {_REFUSALS[error.code]} ({what}: {error.message})")
     if error.code in _MISCONFIGURATIONS:
         return StorageMisconfigured(f"{where} {_MISCONFIGURATIONS[error.code]} ({what}: {error.message})")
+    if error.message.startswith(_FORBIDDEN_IN_SCRIPT):
+        return StorageMisconfigured(f"{where} {_MISCONFIGURATIONS['NOPERM']} ({what}: {error.message})")
     return InternalError(f"{what} failed at {where}: {error.message}")
 
 
