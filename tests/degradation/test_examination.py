@@ -89,6 +89,17 @@ async def test_a_user_without_rights_is_told_what_is_missing(server: Server) -> 
 
 
 @pytest.mark.redis
+async def test_a_replica_is_no_place_to_write_to(server: Server) -> None:
+    server.cli("REPLICAOF", "127.0.0.1", "1")
+    found = (await examined(RedisStorage(server.url)))["replication"]
+    assert found.verdict is Verdict.PROBLEM
+    assert found.message.startswith("it is a replica of 127.0.0.1:1")
+    assert (found.remedy or "").startswith("point the URL at 127.0.0.1:1; ")
+    server.cli(*(found.remedy or "").split()[-3:])
+    assert (await examined(RedisStorage(server.url)))["replication"].verdict is Verdict.ADVICE
+
+
+@pytest.mark.redis
 @pytest.mark.parametrize(
     ("lacks", "verdict"),
     [("resetchannels", Verdict.PROBLEM), ("-publish", Verdict.PROBLEM), ("-subscribe", Verdict.ADVICE)],

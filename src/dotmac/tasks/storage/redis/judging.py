@@ -116,6 +116,16 @@ def _memory(node: str, report: Report) -> Finding:
 
 
 def _replication(node: str, report: Report) -> Finding:
+    if report.get("role") == "slave":
+        master = f"{report.get('master_host')}:{report.get('master_port')}"
+        promote = on_node(node, "REPLICAOF NO ONE")
+        return Finding(
+            "replication",
+            _PROBLEM,
+            f"it is a replica of {master}: it takes no writes, or loses them",
+            node,
+            f"point the URL at {master}; if that one is gone for good: {promote}",
+        )
     count = int(report.get("connected_slaves", 0))
     if not count:
         host, _, port = node.rpartition(":")
