@@ -129,3 +129,14 @@ async def test_a_connection_in_which_the_server_fails_ends_alone(
         await talk(url, *parts)
         await answers(url)
     assert "a connection was given up: the HTTP server failed in it" in caplog.messages
+
+
+@pytest.mark.parametrize("path", ["/v1/sagas", "/v1/sagas/nope/cancel", "/login"])
+async def test_a_client_that_hangs_up_in_the_midst_of_its_request_is_no_error(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n"
+    async with serving(caplog) as url:
+        await talk(url, head.encode() + b"{")
+        await answers(url)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []

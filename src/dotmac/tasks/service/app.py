@@ -12,7 +12,7 @@ import trio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
@@ -82,7 +82,7 @@ def create_app(
     app = _Service(
         routes=routes,
         middleware=[Middleware(Guard, access=access)],
-        exception_handlers={HTTPException: _http_problem, Exception: _crashed},
+        exception_handlers={HTTPException: _http_problem, ClientDisconnect: _hung_up, Exception: _crashed},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
@@ -105,6 +105,11 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     return Problem(
         status, status.phrase.lower().replace(" ", "-"), detail, headers=dict(error.headers or {})
     ).response()
+
+
+async def _hung_up(request: Request, _error: Exception) -> Response:
+    _log.debug("%s %s: the client hung up before its request was complete", request.method, request.url.path)
+    return Response(status_code=HTTPStatus.BAD_REQUEST)  # which nobody hears
 
 
 async def _crashed(request: Request, error: Exception) -> Response:
