@@ -754,6 +754,22 @@ async def test_extensions_that_would_pass_by_the_record_are_hidden(
     assert seen == [{"http.response.early_hint": {}}]
 
 
+async def test_headers_that_can_be_read_once_reach_the_client(autojump_clock: MockClock, shared: MemoryStorage) -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        headers = ((name, b"yes") for name in (b"x-first", b"x-second"))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    async with Shop(shared) as shop:
+        client = Client(BackgroundOperationsMiddleware(app, shop.node.manager))
+        first, again = await client.post(), await client.post()
+        assert [(name, value) for name, value in first.messages[0]["headers"] if name.startswith(b"x-")] == [
+            (b"x-first", b"yes"),
+            (b"x-second", b"yes"),
+        ]
+    assert (again.header("x-first"), again.header("x-second"), again.replayed) == ("yes", "yes", True)
+
+
 async def test_keys_are_not_logged(
     autojump_clock: MockClock, shared: MemoryStorage, caplog: pytest.LogCaptureFixture
 ) -> None:

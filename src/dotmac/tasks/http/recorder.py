@@ -72,7 +72,10 @@ class Recorder:
         kind = message["type"]
         if kind == "http.response.start":
             self.status = message["status"]
-            self.headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
+            headers = message.get("headers", ())
+            if not isinstance(headers, list | tuple):  # such as a generator, which the server must have too
+                message = {**message, "headers": (headers := list(headers))}
+            self.headers = [(bytes(name).lower(), bytes(value)) for name, value in headers]
             if any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in self.headers):
                 self._endless = True  # ends when the client goes, and must hear of that
                 self._keep_nothing()
