@@ -7,8 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 from starlette.datastructures import URL
 from starlette.requests import HTTPConnection
+from starlette.routing import Mount
 
 from dotmac.tasks import InvalidInput
 from dotmac.tasks.service.access import Access, access_for
@@ -202,6 +204,22 @@ async def test_a_token_opens_a_session_and_signing_out_ends_it() -> None:
         left = await browser.post("/logout")
         assert (left.status_code, left.headers["location"]) == (303, "/login")
         problem(await browser.get("/v1/sagas"), 401, "unauthorized")
+
+
+async def test_a_service_that_is_mounted_elsewhere_leads_to_its_own_addresses() -> None:
+    async with house(guarded_access()) as service:
+        whole = httpx.ASGITransport(Starlette(routes=[Mount("/tasks", app=service.app)]))
+        async with httpx.AsyncClient(transport=whole, base_url=HERE) as browser:
+            sent_away = await browser.get("/tasks/sagas", headers=PAGE)
+            assert sent_away.headers["location"] == "/tasks/login?next=%2Fsagas"
+            form = await browser.get(sent_away.headers["location"])
+            assert 'action="/tasks/login"' in form.text
+            fields = {"token": OPERATOR, "next": "/v1/sagas"}
+            let_in = await browser.post("/tasks/login", data=fields)
+            assert let_in.headers["location"] == "/tasks/v1/sagas"
+            started = await browser.post("/tasks/v1/sagas", json=saga())
+            assert started.json()["url"] == started.headers["location"]
+            assert (await browser.get(started.headers["location"])).status_code == 200
 
 
 async def test_over_tls_the_cookie_is_for_tls_only() -> None:

@@ -25,6 +25,7 @@ OPEN_PATHS = frozenset({"/health/live", "/health/ready", "/login"})
 
 OPEN_FOLDER = "/static/"
 _FOR_PROGRAMS = ("/v1/", "/metrics", "/openapi.json", "/health/")
+_ROOT = "dotmac.tasks.service.root"
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 SECURITY_HEADERS = {
@@ -60,6 +61,7 @@ class Guard:
         if scope["type"] != "http":  # nothing here speaks WebSocket; refused before anybody is asked who they are
             await send({"type": "websocket.close", "code": 1008})
             return
+        scope[_ROOT] = scope.get("root_path", "").rstrip("/")
         request = Request(scope, receive)
         refusal = await self._refusal(request)
         answer = self._app if refusal is None else refusal
@@ -123,9 +125,9 @@ def same_origin(request: HTTPConnection) -> bool:
 
 def root_of(request: HTTPConnection) -> str:
     """The path under which the service is mounted; empty at the root."""
-    # Inside of a mount, the root path has the mount's own in it.
-    root: str = request.scope.get("app_root_path", request.scope.get("root_path", ""))
-    return root.rstrip("/")
+    # As the guard found it: inside of the service, the root path has the mounts of its own in it.
+    root: str = request.scope[_ROOT]
+    return root
 
 
 def _path(request: Request) -> str:
