@@ -88,6 +88,7 @@ async def test_health_follows_the_manager(service: House, monkeypatch: pytest.Mo
         patch.setattr(service.manager.storage, "count_sagas", away)
         ready = await service.client.get("/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
+        assert ready.headers["retry-after"] == "2"
         assert ready.json()["storage"] == {"state": "unavailable", "problem": "nobody answers"}
         assert (await service.client.get("/health/live")).status_code == 200
         assert b"dotmac_tasks_attempts_started" in (await service.client.get("/metrics")).content
@@ -97,6 +98,7 @@ async def test_health_follows_the_manager(service: House, monkeypatch: pytest.Mo
     service.app.state.closing.set()
     ready = await service.client.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (503, "stopping")
+    assert ready.headers["retry-after"] == "2"
 
 
 async def test_a_manager_that_does_not_run_is_no_error_of_ours(service: House) -> None:

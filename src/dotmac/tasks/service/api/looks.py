@@ -14,6 +14,7 @@ from ..._version import __version__
 from ...errors import EnvironmentFault, IdempotencyKeyNotFound, NotStarted
 from ...manager import BackgroundOperationsManager
 from ...observability.prometheus import CONTENT_TYPE, PrometheusMetrics
+from ..problems import RETRY_AFTER
 from .documents import Liveness, Locks, Operation, Readiness, StorageState, Workers
 from .query import Query
 from .replies import json_reply
@@ -79,9 +80,9 @@ class Looks:
         Query(request, ())
         storage = await self._storage_state()
         if self._closing.is_set():
-            return json_reply(Readiness("stopping", storage), HTTPStatus.SERVICE_UNAVAILABLE)
+            return _not_ready(Readiness("stopping", storage))
         if storage.problem is not None:
-            return json_reply(Readiness("unavailable", storage), HTTPStatus.SERVICE_UNAVAILABLE)
+            return _not_ready(Readiness("unavailable", storage))
         return json_reply(Readiness("ready", storage))
 
     async def metrics(self, request: Request) -> Response:
@@ -103,3 +104,7 @@ class Looks:
         except (EnvironmentFault, NotStarted) as error:
             return StorageState("unavailable", problem=str(error))
         return StorageState("ok", seconds=round(time.perf_counter() - began, 6))
+
+
+def _not_ready(told: Readiness) -> Response:
+    return json_reply(told, HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(RETRY_AFTER)})
