@@ -36,13 +36,14 @@ async def test_one_key_starts_one_saga(service: House) -> None:
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({"tenant_id": "t", "workflow_type": "w"}, "body"),
+        ({"tenant_id": "t", "workflow_type": "w"}, "steps"),
         (saga(tenant_id=""), "tenant_id"),
         (saga(tenant_id="\x07"), "tenant_id"),
         (saga(priority=5000), "priority"),
         (saga(timeout_seconds=-1), "timeout_seconds"),
         (saga(metadata={"a": 1}), "metadata[...]"),
-        (saga(nothing=1), "body"),
+        (saga(nothing=1), "nothing"),
+        (saga(step("a", of=2**70)), "steps[0].parameters.of"),
         (saga({"name": "a", "operation": "unheard-of"}), "steps[0].operation"),
         (saga({"name": "a"}), "steps[0].operation"),
         (saga(step("a"), step("a")), "steps[1].name"),
