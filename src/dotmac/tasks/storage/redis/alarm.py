@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 
 class Alarm:
@@ -32,6 +33,7 @@ class Alarm:
         if self._scope is not None:
             self._scope.deadline = when
 
+    @enable_ki_protection
     async def keep_ringing(self, ring: Callable[[], float]) -> None:
         """Calls `ring` at each ringing; it returns the time of the next. Ends only by cancellation."""
         while True:

@@ -11,7 +11,6 @@ the order of replies and is dropped.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 import outcome
@@ -111,8 +110,3 @@ def preface(packed: bytes, principal: Call) -> Call:
     call = Call(packed, principal.what, None, principal.timeout, repeatable=True)
     call.principal = principal
     return call
-
-
-def is_cancelled() -> bool:
-    """Whether the running task will be cancelled at its next wait, so that its call should not be sent any more."""
-    return trio.current_effective_deadline() == -math.inf

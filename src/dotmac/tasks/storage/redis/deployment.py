@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from .cluster import Cluster
 from .dialing import AnyNodeDialer, NodeDialer, SentinelDialer
@@ -84,6 +85,7 @@ class Deployment:
         else:
             self._nursery.start_soon(link.run)
 
+    @enable_ki_protection
     async def run(self) -> None:
         """Serves the client until `close`. Whatever ends it, no call is left waiting.
 

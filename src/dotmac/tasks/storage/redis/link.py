@@ -15,6 +15,7 @@ import math
 from typing import Any, Protocol
 
 import trio
+from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from dotmac.tasks.errors import EnvironmentFault, InternalError, StorageMisconfigured, StorageUnavailable
 
@@ -22,7 +23,7 @@ from .address import Address
 from .alarm import Alarm
 from .alone import LoneCaller
 from .backoff import backoff
-from .calls import Call, is_cancelled
+from .calls import Call
 from .dialing import Dialer
 from .options import RedisOptions
 from .outbox import Outbox
@@ -86,6 +87,7 @@ class Link:
 
     # --- callers --------------------------------------------------------------------------------------------
 
+    @enable_ki_protection  # half a send, or half a read, and each reply after it would belong to another call
     async def ask(self, call: Call) -> Any:
         """Sends a command and waits for its reply.
 
@@ -97,6 +99,7 @@ class Link:
                 to a command that is not safe to repeat, or the link was closed.
             StorageMisconfigured: The server does not let us in.
         """
+        await checkpoint_if_cancelled()  # who finds each reply at once would never hear of it else, nor of Ctrl-C
         if self._closed is not None:
             raise StorageUnavailable(f"{self.name}: {self._closed}")
         task, session = trio.lowlevel.current_task(), self._session
@@ -137,7 +140,7 @@ class Link:
 
     def _is_alone(self, session: Session) -> bool:
         """Whether the present task is the only caller, as the last batch tells."""
-        return session.is_quiet and self._idle_writer is not None and not self._outbox.ready and not is_cancelled()
+        return session.is_quiet and self._idle_writer is not None and not self._outbox.ready
 
     def _watch_time(self, call: Call) -> None:
         if call.deadline < self._alarm.when:
@@ -145,6 +148,7 @@ class Link:
 
     # --- life -----------------------------------------------------------------------------------------------
 
+    @enable_ki_protection
     async def run(self) -> None:
         """Serves the link until it is closed or retired. Whoever still waits then gets StorageUnavailable.
 
@@ -184,8 +188,7 @@ class Link:
     def renew(self, call: Call) -> None:
         """Looks for the server anew, because it answered `call` as only a wrong one does.
 
-        Calls that were sent earlier get their replies first. Many calls may complain of the same connection; a
-        complaint about an earlier one is ignored.
+        Calls that were sent earlier get their replies first. A complaint about an earlier connection is ignored.
         """
         session = self._session
         if session is not None and call.sent_at >= session.began_at:
@@ -239,17 +242,15 @@ class Link:
             if call.repeatable and self._options.retry_on_timeout:
                 again.append(call)
             else:
-                call.fail(
-                    StorageUnavailable(
-                        f"{session.failure}; {call.what} was sent before, so it may or may not have been carried out"
-                    )
-                )
+                doubt = "was sent before, so it may or may not have been carried out"
+                call.fail(StorageUnavailable(f"{session.failure}; {call.what} {doubt}"))
         self._outbox.put_first(again)
         if self._closed is not None:
             self._keeper.adopt(self._outbox.drain())
 
     # --- writing --------------------------------------------------------------------------------------------
 
+    @enable_ki_protection
     async def _keep_writing(self) -> None:
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             self._idle_writer = None

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from .wire import Sink
 
@@ -40,6 +41,7 @@ class PlainSocket:
         self._over = False
         self.failure: Exception | None = None
 
+    @enable_ki_protection
     async def serve(self) -> None:
         """Read, and write what could not be written at once, until `end`."""
         with self._source, self._life:
@@ -90,6 +92,7 @@ class PlainSocket:
         while self.read():
             await trio.lowlevel.wait_readable(self._source)
 
+    @enable_ki_protection
     async def _keep_writing(self) -> None:
         while True:
             await self._more.wait()

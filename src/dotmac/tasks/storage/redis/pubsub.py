@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from dotmac.tasks.errors import EnvironmentFault, StorageMisconfigured, StorageUnavailable
 
@@ -144,6 +145,7 @@ class Subscriptions:
 
     # --- life -----------------------------------------------------------------------------------------------
 
+    @enable_ki_protection
     async def run(self) -> None:
         """Serves the watches until it is cancelled; they end then."""
         try:
@@ -195,6 +197,7 @@ class Subscriptions:
         self._trouble = listener.failure
         return listener.heard
 
+    @enable_ki_protection
     async def _keep_alive(self, listener: Listener) -> None:
         """Asks now and then whether the connection lives: nothing else would tell, if no message comes for hours."""
         while True:

@@ -6,6 +6,7 @@ It lives in a system task, because it must outlive the task of the user who happ
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Generic, TypeVar
@@ -84,6 +85,12 @@ class _Opening(Generic[T]):
             if self._settled.is_set():
                 _log.critical("the storage broke and is closed", exc_info=error)
             self._failure = error
+        except BaseException as error:
+            if BaseExceptionGroup("", [error]).subgroup(KeyboardInterrupt) is None:
+                raise
+            # It hit redis-py or trio-asyncio, which nothing protects. Raised from here, it would end the run as an
+            # internal error of trio. But this task is protected, so trio hands a signal on to the program's own task.
+            signal.raise_signal(signal.SIGINT)
         finally:
             self._ended.set()
             self._settled.set()

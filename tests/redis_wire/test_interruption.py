@@ -1,0 +1,79 @@
+"""Ctrl-C, wherever it hits: the program's own task gets it, and each reply still belongs to its call."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from dotmac.tasks.storage.redis.gateway import RedisClient
+from dotmac.tasks.storage.redis.shared import Shared
+from redis_wire.wire_helpers import client_of
+from support.servers import Server
+
+POINTS = 200  # more than a call has
+
+
+@pytest.mark.redis
+def test_ctrl_c_in_the_midst_of_a_call_leaves_each_reply_to_its_call(server: Server, host: str) -> None:
+    async def program() -> None:
+        async with client_of(server.url, loop_host=host) as client:
+            await client.execute("PING")
+            await wait_all_tasks_blocked()  # trio-asyncio has made the connection; it could be interrupted in that
+            for point in range(POINTS):
+                with pytest.raises(KeyboardInterrupt), _ctrl_c_at(point):
+                    await _keep_asking(client)
+                assert await client.execute("ECHO", str(point)) == str(point).encode()
+
+    trio.run(program)
+
+
+async def _keep_asking(client: RedisClient) -> None:
+    while True:
+        await client.execute("ECHO", "interrupted")
+
+
+@contextmanager
+def _ctrl_c_at(point: int) -> Iterator[None]:
+    """Before or after a function in C that is called in this thread, whichever task calls it: so many are let by.
+
+    Python's own functions are no such points: what a profiler raises in them passes by their handlers.
+    """
+    left = point
+
+    def count(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal left
+        left -= event in {"c_call", "c_return"}
+        if left < 0:
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+
+    sys.setprofile(count)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
+def test_ctrl_c_in_a_task_that_nothing_protects_reaches_the_program() -> None:
+    async def interrupted() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(interrupted)
+            yield
+
+    async def program() -> None:
+        async with Shared(opened).used():
+            await trio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):  # and not an internal error of trio
+        trio.run(program)
