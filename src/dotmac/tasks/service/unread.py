@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..http.body import read_away
+
+_END: Message = {"type": "http.request", "more_body": False}
 
 
 class ReadFirst:
@@ -26,18 +29,25 @@ class ReadFirst:
             await self._app(scope, receive, send)
             return
         over = False
+        ear = anyio.Lock()  # a stream listens for its client's end while it answers, and so takes of the body too
 
         async def hear() -> Message:
             nonlocal over
-            message = await receive()
-            over = over or not message.get("more_body", False)
+            async with ear:
+                message = await receive()
+                over = over or not message.get("more_body", False)
+            return message
+
+        async def hear_rest() -> Message:
+            nonlocal over
+            async with ear:
+                message = _END if over else await receive()
+                over = not message.get("more_body", False)
             return message
 
         async def answer(message: Message) -> None:
-            nonlocal over
             if not over and message["type"] == "http.response.start":
-                over = True
-                await read_away(scope, receive)
+                await read_away(scope, hear_rest)
             await send(message)
 
         await self._app(scope, hear, answer)
