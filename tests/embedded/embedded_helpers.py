@@ -32,8 +32,8 @@ def keepers(folder: Path) -> list[int]:
 
 
 def servers(folder: Path) -> list[int]:
-    """The server processes."""
-    return [pid for pid, command in processes_in(folder).items() if "embedded_keeper" not in command]
+    """The server processes. What has no command line any more is about to be gone, whatever it was."""
+    return [pid for pid, command in processes_in(folder).items() if command and "embedded_keeper" not in command]
 
 
 def wait_gone(folder: Path) -> None:
