@@ -11,7 +11,6 @@ What counts as which outcome:
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import Any
 
@@ -19,7 +18,7 @@ import msgspec
 import trio
 from msgspec import Raw
 
-from ..errors import InvalidInput, NonRetryableError, OutcomeUnknown
+from ..errors import InvalidInput, NonRetryableError
 from ..jsonvalue import check_json, encode
 from ..metrics import around_attempt
 from ..retry import RetryPolicy
@@ -115,11 +114,16 @@ async def run_attempt(
         with around_attempt(context):
             result = await handler.call(parameters, context)
     except Exception as error:
-        return _failure(handler, error, attempt, context, policy)
-    except asyncio.CancelledError as error:  # of a loop in which the handler did something: it cancels nothing here
-        doubt = OutcomeUnknown(f"the handler let {error!r} out of its task")
-        doubt.__cause__ = error
-        return _failure(handler, doubt, attempt, context, policy)
+        _log.info(
+            "%s, attempt %d of %s: %r",
+            context.token,
+            context.attempt,
+            handler.name,
+            error,
+            exc_info=error,
+            extra=attempt_fields(context),
+        )
+        return _failure(handler, error, attempt, policy)
     return _as_json(result, max_payload)
 
 
@@ -140,11 +144,7 @@ def _text(error: BaseException) -> str:
         return f"(its text cannot be had: {type(broken).__name__})"
 
 
-def _failure(
-    handler: Handler, error: Exception, attempt: Attempt, context: HandlerContext, policy: RetryPolicy
-) -> Failure:
-    told = (context.token, context.attempt, handler.name, error)
-    _log.info("%s, attempt %d of %s: %r", *told, exc_info=error, extra=attempt_fields(context))
+def _failure(handler: Handler, error: Exception, attempt: Attempt, policy: RetryPolicy) -> Failure:
     unknown = attempt.asked_to_stop or handler.leaves_unknown(error)
     final = any(_is_final(each, policy) for each in (error, *singles(error)))
     return failure_of(error, unknown=unknown, final=final)
