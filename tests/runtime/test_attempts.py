@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import threading
 from contextlib import AsyncExitStack
@@ -149,12 +150,13 @@ class Custom(Exception):
         (TimeoutError("downstream"), True),
         (ConnectionResetError("downstream"), True),
         (trio.TooSlowError(), True),
+        (asyncio.CancelledError(), True),  # of a loop of its own: nothing of ours is cancelled
         (ExceptionGroup("both", [ValueError("x"), ExceptionGroup("in", [OSError("y"), TimeoutError("z")])]), True),
         (ExceptionGroup("both", [ValueError("x"), KeyError("y")]), False),
     ],
 )
 async def test_only_an_unknown_outcome_is_undone(
-    autojump_clock: MockClock, shared: MemoryStorage, error: Exception, unknown: bool
+    autojump_clock: MockClock, shared: MemoryStorage, error: BaseException, unknown: bool
 ) -> None:
     async def op(_parameters: Any) -> None:
         raise error

@@ -18,7 +18,8 @@ import msgspec
 import trio
 from msgspec import Raw
 
-from ..errors import InvalidInput, NonRetryableError
+from ..crossing.loop_calls import LoopCancelled
+from ..errors import InvalidInput, NonRetryableError, OutcomeUnknown
 from ..jsonvalue import check_json, encode
 from ..metrics import around_attempt
 from ..retry import RetryPolicy
@@ -114,16 +115,11 @@ async def run_attempt(
         with around_attempt(context):
             result = await handler.call(parameters, context)
     except Exception as error:
-        _log.info(
-            "%s, attempt %d of %s: %r",
-            context.token,
-            context.attempt,
-            handler.name,
-            error,
-            exc_info=error,
-            extra=attempt_fields(context),
-        )
-        return _failure(handler, error, attempt, policy)
+        return _failure(handler, error, attempt, context, policy)
+    except LoopCancelled as error:  # of a loop in which the handler did something: it cancels nothing here
+        doubt = OutcomeUnknown(f"the handler let {error!r} out of its task")
+        doubt.__cause__ = error
+        return _failure(handler, doubt, attempt, context, policy)
     return _as_json(result, max_payload)
 
 
@@ -144,7 +140,11 @@ def _text(error: BaseException) -> str:
         return f"(its text cannot be had: {type(broken).__name__})"
 
 
-def _failure(handler: Handler, error: Exception, attempt: Attempt, policy: RetryPolicy) -> Failure:
+def _failure(
+    handler: Handler, error: Exception, attempt: Attempt, context: HandlerContext, policy: RetryPolicy
+) -> Failure:
+    told = (context.token, context.attempt, handler.name, error)
+    _log.info("%s, attempt %d of %s: %r", *told, exc_info=error, extra=attempt_fields(context))
     unknown = attempt.asked_to_stop or handler.leaves_unknown(error)
     final = any(_is_final(each, policy) for each in (error, *singles(error)))
     return failure_of(error, unknown=unknown, final=final)
