@@ -7,8 +7,6 @@ process, one reaches the app. Its response is stored, and the others get it.
 from __future__ import annotations
 
 import inspect
-import os
-import socket
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,6 +14,7 @@ import anyio
 
 from ..errors import BadIdempotencyKey, InvalidInput
 from ..facade.claims import KeyedRequest
+from ..runtime.whereabouts import process_name
 from . import problems
 from .admission import Gate
 from .asgi import ClientGone, Reply, header_values, route_path
@@ -87,7 +86,7 @@ class BackgroundOperationsMiddleware:
         self._identity = identity
         self._codec = codec
         self._life = RuntimeLife(manager)
-        self._gate = Gate(app, self._life, owner=f"{socket.gethostname()}:{os.getpid()}")
+        self._gate = Gate(app, self._life, owner=process_name())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""

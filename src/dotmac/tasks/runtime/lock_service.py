@@ -6,9 +6,7 @@ each lock that somebody here wants at the moment.
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
 from contextlib import suppress
 
 import trio
@@ -28,6 +26,7 @@ from .lock_shortcut import Shortcuts
 from .lock_tools import SIGN_OFF, LockTools, stopped
 from .lock_views import lock_view, standing_view
 from .lock_wakeups import Wakeups
+from .whereabouts import process_name
 
 _MANY = 100  # locks without a body of which some may be over and still remembered
 
@@ -47,7 +46,7 @@ class LockService:
         self._storage = storage
         self.renewals = LockRenewals(storage)
         wakeups = Wakeups(storage)
-        self._tools = LockTools(storage, self.renewals, wakeups, f"{socket.gethostname()}:{os.getpid()}")
+        self._tools = LockTools(storage, self.renewals, wakeups, process_name())
         self._shortcuts = Shortcuts(self._tools)
         self._actors: dict[str, LockActor] = {}
         self._taken: dict[str, tuple[str, float]] = {}

@@ -1,4 +1,4 @@
-"""Names a worker for people, and never twice."""
+"""Names a process for people, and each worker in it, never two the same."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import secrets
 import socket
 
 
+def process_name() -> str:
+    """The host, and the process on it."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
 def fresh_worker_id() -> str:
     """The id of a worker that begins: its host, its process, and what tells it from an earlier one of that process."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    return f"{process_name()}:{secrets.token_hex(4)}"
 
 
 def whereabouts() -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,23 +33,16 @@ class ReadFirst:
         over = False
         ear = anyio.Lock()  # a stream listens for its client's end while it answers, and so takes of the body too
 
-        async def hear() -> Message:
+        async def hear(*, rest: bool = False) -> Message:
             nonlocal over
             async with ear:
-                message = await receive()
+                message = _END if rest and over else await receive()
                 over = over or not message.get("more_body", False)
-            return message
-
-        async def hear_rest() -> Message:
-            nonlocal over
-            async with ear:
-                message = _END if over else await receive()
-                over = not message.get("more_body", False)
             return message
 
         async def answer(message: Message) -> None:
             if not over and message["type"] == "http.response.start":
-                await read_away(scope, hear_rest)
+                await read_away(scope, partial(hear, rest=True))
             await send(message)
 
         await self._app(scope, hear, answer)

@@ -7,7 +7,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 if l[1] ~= ARGV[2] or tonumber(l[2]) <= now then return 0 end
 local ends = math.max(now + ARGV[3], tonumber(l[2]))
-redis.call('HSET', KEYS[1], 'u', string.format('%.0f', ends))
+redis.call('HSET', KEYS[1], 'u', ends)
 redis.call('PEXPIRE', KEYS[1], 86400000 + math.ceil((ends - now) / 1000))
 redis.call('ZADD', KEYS[2], ends, ARGV[1])
 return ends
