@@ -55,7 +55,7 @@ async def test_a_child_that_fails_before_it_started_fails_the_start(nursery: tri
     with pytest.raises(ValueError, match="no configuration"):
         await supervisor.run()
     assert stage.take_log() == "+a -a"
-    assert [name for name, _ in stage.reported] == ["top/broken"]
+    assert stage.reported == []  # whoever runs the supervisor has the error, and is not told twice
 
 
 async def test_a_child_that_does_not_heed_the_stop_is_cancelled_at_its_deadline(

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from degradation.troubles import TROUBLES
 from dotmac.tasks import BackgroundOperationsManager
-from dotmac.tasks.errors import StorageMisconfigured, StorageUnavailable
+from dotmac.tasks.errors import StorageMisconfigured, StorageRefused, StorageUnavailable
 from dotmac.tasks.storage.redis import RedisStorage
 from support.processes import port_candidates
 from support.servers import Server, standalone
@@ -73,6 +74,26 @@ async def test_a_format_of_another_version_is_refused(server: Server) -> None:
     with pytest.raises(StorageMisconfigured, match="format 99"):
         async with RedisStorage(server.url, "mine").opened():
             raise AssertionError
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only"])
+async def test_a_server_that_takes_no_writes_can_still_be_looked_at(
+    server: Server, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def another() -> BackgroundOperationsManager:
+        return BackgroundOperationsManager(RedisStorage(server.url, socket_timeout=1.0), works=False)
+
+    async with another() as submitting:
+        steps = [{"name": "charge", "operation": "charge"}]
+        handle = await submitting.start_saga(tenant_id="acme", workflow_type="order", steps=steps)
+    async with TROUBLES[kind](server):
+        async with another() as looking:
+            assert [saga.saga_id for saga in (await looking.list_sagas()).sagas] == [handle.saga_id]
+            assert (await looking.get_saga(handle.saga_id)).steps[0].name == "charge"
+        working = BackgroundOperationsManager(RedisStorage(server.url, socket_timeout=1.0))
+        with pytest.raises(StorageRefused, match=r"is full|is read-only"):
+            await working.start()
+    assert not [record for record in caplog.records if record.exc_info]  # raised, and not logged as well
 
 
 async def test_a_server_that_is_not_there_is_said_to_be_unavailable() -> None:

@@ -71,10 +71,17 @@ class ChildLife:
         born_at: When it was started, in seconds of trio's clock.
     """
 
-    __slots__ = ("_on_end", "_on_stop", "_report", "_scope", "born_at", "ended", "failure", "is_started", "settled",
-                 "spec", "stopping")  # fmt: skip
+    __slots__ = ("_on_end", "_on_stop", "_raised_unless_started", "_report", "_scope", "born_at", "ended", "failure",
+                 "is_started", "settled", "spec", "stopping")  # fmt: skip
 
-    def __init__(self, spec: ChildSpec, *, on_end: Callable[[ChildLife], None], report: Report) -> None:
+    def __init__(
+        self,
+        spec: ChildSpec,
+        *,
+        on_end: Callable[[ChildLife], None],
+        report: Report,
+        raised_unless_started: bool = False,
+    ) -> None:
         self.spec = spec
         self.stopping = trio.Event()
         self.settled = trio.Event()
@@ -86,6 +93,7 @@ class ChildLife:
         self._on_stop: Callable[[], None] | None = None
         self._on_end = on_end
         self._report = report
+        self._raised_unless_started = raised_unless_started  # then whoever runs the supervisor is told anyway
 
     def started(self) -> None:
         """Say that the child works now. Calling it again does nothing."""
@@ -112,7 +120,7 @@ class ChildLife:
         return _current.get(None) is self and not self.settled.is_set()
 
     async def guard(self) -> None:
-        """Live. A failure is reported and kept; cancellation from outside, KeyboardInterrupt and the like pass on.
+        """Live. A failure is kept, and reported; cancellation from outside, KeyboardInterrupt and the like pass on.
 
         Where something passes on, `on_end` is not called: the whole supervisor is being cut off, and a failure that
         came in the same group must not be taken for one that a restart will mend.
@@ -125,7 +133,7 @@ class ChildLife:
                 await self.spec.run()
         except BaseException as error:
             self.failure, passing = split_failure(error)
-            if self.failure is not None:
+            if self.failure is not None and (self.is_started or not self._raised_unless_started):
                 self._report(self.spec.name, self.failure)
             if passing is error:
                 raise

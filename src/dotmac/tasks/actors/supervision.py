@@ -140,7 +140,7 @@ class Supervision:
     async def _start_first(self, specs: Iterable[ChildSpec]) -> Exception | None:
         for spec in specs:
             child = self.children[spec.name] = _Child(spec)
-            life = await self._start(child)
+            life = await self._start(child, first=True)
             if life.failed_to_start:
                 return life.failure
             if self.stopping.is_set():
@@ -250,9 +250,9 @@ class Supervision:
 
     # --- lives ------------------------------------------------------------------------------------------------
 
-    async def _start(self, child: _Child) -> ChildLife:
+    async def _start(self, child: _Child, *, first: bool = False) -> ChildLife:
         """Give the child a life and wait until it started, ended, or the whole supervisor is asked to stop."""
-        life = ChildLife(child.spec, on_end=self._note_end, report=self._report)
+        life = ChildLife(child.spec, on_end=self._note_end, report=self._report, raised_unless_started=first)
         child.life, child.restart_at = life, math.inf
         self.starting = life
         self._nursery.start_soon(life.guard, name=f"{self.name}/{child.spec.name}")

@@ -27,8 +27,9 @@ class Supervisor:
         children: Started in this order by `run`.
         policy: Whom to restart, how often, after what wait.
         spawned_shutdown_seconds: How long spawned children may take to heed `stopping` before they are cancelled.
-        report: Called once with the name and the error of each child that failed, whatever follows from it. It must
-            neither raise nor block. The default logs to ``dotmac.tasks.actors``.
+        report: Called once with the name and the error of each child that failed, whatever follows from it, but for
+            one that fails before it had started in the first start of all, which `run` raises. It must neither raise
+            nor block. The default logs to ``dotmac.tasks.actors``.
 
     Raises:
         InvalidInput: Two children have the same name.
