@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from dotmac.tasks import (
     BackgroundOperationsManager,
     MemoryStorage,
+    RouteRule,
     add_background_operations_middleware,
     idempotent_route,
 )
@@ -59,6 +60,26 @@ async def test_case_41_an_app_below_a_root_path(autojump_clock: MockClock, repea
             again = await client.post(path, root_path=root_path)
             assert (first.replayed, again.replayed, again.body) == (False, True, first.body)
     assert runs == ["/one", "/two"]
+
+
+@pytest.mark.parametrize("repeats_root_path", [False, True], ids=["path without it", "path with it"])
+@pytest.mark.parametrize("pattern", ["/orders/*", "/api/orders/*"], ids=["of the routes", "of the client"])
+async def test_case_41_a_rule_holds_below_a_root_path(
+    autojump_clock: MockClock, pattern: str, repeats_root_path: bool
+) -> None:
+    """What a proxy puts before the paths must not put a rule out of force."""
+
+    async def order(_request: Request) -> Response:
+        return PlainTextResponse("done")
+
+    app = Starlette(routes=[Route("/orders/{number}", order, methods=["POST"])])
+    manager = add_background_operations_middleware(
+        app, BackgroundOperationsManager(MemoryStorage()), routes=[RouteRule(pattern, required=True)]
+    )
+    client = Client(app)
+    async with manager:
+        path = "/api/orders/1" if repeats_root_path else "/orders/1"
+        assert (await client.post(path, key=None, root_path="/api")).problem == "key-missing"
 
 
 @pytest.mark.redis

@@ -137,7 +137,7 @@ def test_the_nearer_word_wins() -> None:
     @idempotent_route(saga_wait=4)
     def endpoint() -> None: ...
 
-    options = routes.options("POST", "/a/b", overrides_of(endpoint))
+    options = routes.options("POST", "/a/b", endpoint=overrides_of(endpoint))
     assert (options.lease, options.ttl, options.wait_seconds, options.saga_wait) == (1, 2, 3, 4)
 
 

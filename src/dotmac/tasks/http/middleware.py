@@ -99,7 +99,8 @@ class BackgroundOperationsMiddleware:
         method: str = scope["method"]
         endpoint = UNKNOWN if method in _SAFE else find_endpoint(scope)
         path = full_path(scope)
-        options = self._routes.options(method, path, overrides_of(endpoint.function, method))
+        paths = (path, route_path(scope)) if scope.get("root_path") else (path,)
+        options = self._routes.options(method, *paths, endpoint=overrides_of(endpoint.function, method))
         state = RequestState(self.manager, options, self._header, path, self._identify)
         keep_state(scope, state)
         inside = self.app

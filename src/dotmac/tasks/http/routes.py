@@ -37,7 +37,8 @@ class RouteRule:
     to it: ``"PUT /files/**"``.
 
     Args:
-        pattern: The whole path, as the client sees it (behind ``root_path``).
+        pattern: The whole path, as the app's routes have it, or as its client sees it, below a ``root_path``: a rule
+            that a proxy's prefix put out of force would be missed by nobody until a request is carried out twice.
         **overrides: Fields of `IdempotencyOptions`.
 
     Raises:
@@ -52,9 +53,9 @@ class RouteRule:
     def __repr__(self) -> str:
         return f"RouteRule({self.pattern!r}, {', '.join(f'{k}={v!r}' for k, v in self.overrides.values.items())})"
 
-    def matches(self, method: str, path: str) -> bool:
-        """Whether the rule is meant for this request."""
-        return (self._method is None or self._method == method) and self._regex.fullmatch(path) is not None
+    def matches(self, method: str, *paths: str) -> bool:
+        """Whether the rule is meant for this request, which may have several paths."""
+        return (self._method is None or self._method == method) and any(map(self._regex.fullmatch, paths))
 
 
 class Routes:
@@ -76,18 +77,18 @@ class Routes:
             (rule.overrides,): base.replace(**rule.overrides.values) for rule in self._rules
         }
 
-    def options(self, method: str, path: str, endpoint: RouteOverrides | None = None) -> IdempotencyOptions:
+    def options(self, method: str, *paths: str, endpoint: RouteOverrides | None = None) -> IdempotencyOptions:
         """The options for a request.
 
         Args:
             method: In capitals.
-            path: As the client sees it.
+            *paths: As the client sees it, and as the app's routes have it, where they differ.
             endpoint: What the decorator of the endpoint says, where the endpoint is known.
 
         Raises:
             InvalidInput: Rules that are right by themselves contradict each other here.
         """
-        applied = [rule.overrides for rule in self._rules if rule.matches(method, path)]
+        applied = [rule.overrides for rule in self._rules if rule.matches(method, *paths)]
         if endpoint is not None:
             applied.append(endpoint)
         chain = tuple(applied)
