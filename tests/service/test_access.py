@@ -153,6 +153,7 @@ async def test_what_is_no_caller_lets_nobody_in(given: Any, caplog: pytest.LogCa
         ("view vera sixteen-characterß", "visible ASCII"),
         ("view ve.ra sixteen-characters", "no full stop"),
         ("view vera sixteen-characters; view vera sixteen-characterz", "line 2: the name 'vera' is used before"),
+        ("view vera sixteen-characters; operate olaf sixteen-characters", "line 2: the token is that of 'vera'"),
     ],
 )
 def test_a_token_file_that_makes_no_sense_is_refused(tmp_path: Path, text: str, told: str) -> None:

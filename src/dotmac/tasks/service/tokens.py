@@ -74,6 +74,9 @@ class Tokens:
             token = _parsed(words, f"{source}, line {number}")
             if token.caller.name in tokens:
                 raise InvalidInput(f"{source}, line {number}", f"the name {token.caller.name!r} is used before")
+            same = next((name for name, known in tokens.items() if known.digest == token.digest), None)
+            if same is not None:  # whose role would count, and whose name stand in the audit?
+                raise InvalidInput(f"{source}, line {number}", f"the token is that of {same!r}; names need their own")
             tokens[token.caller.name] = token
         if not tokens:
             raise InvalidInput(source, "holds no token; a line is: ROLE NAME TOKEN")
