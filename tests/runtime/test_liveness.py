@@ -68,7 +68,10 @@ async def test_what_a_dead_process_left_is_taken_over_at_the_first_look(
 
 
 async def test_a_process_that_dies_under_the_eyes_of_two_is_replaced_by_one(
-    shared: MemoryStorage, ledger: Ledger, child: tuple[subprocess.Popen[bytes], Process]
+    shared: MemoryStorage,
+    ledger: Ledger,
+    child: tuple[subprocess.Popen[bytes], Process],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     running, process = child
     await orphan(shared, ledger, process.info())
@@ -80,6 +83,24 @@ async def test_a_process_that_dies_under_the_eyes_of_two_is_replaced_by_one(
         await until(lambda: all(node.wire.calls.count("retire_worker") for node in (first, second)), 20)
         assert only_saga(shared).epoch == 2
     assert ledger.effects == ["a"]
+    assert caplog.text.count("the process of worker other is dead") == 1
+
+
+async def test_a_process_that_ends_after_it_signed_off_is_nothing_to_warn_of(
+    shared: MemoryStorage,
+    ledger: Ledger,
+    child: tuple[subprocess.Popen[bytes], Process],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    running, process = child
+    await shared.register_worker("other", LEASE, process.info())
+    async with Node(shared, ledger.register) as node:
+        watches = node.worker._recovery.liveness._watches
+        await until(lambda: "other" in watches, 20)
+        await shared.retire_worker("other")
+        running.kill()  # before the next look, which would forget it
+        await until(lambda: not watches, 20)
+    assert "other" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -84,8 +84,8 @@ async def test_a_lost_worker_that_owns_nothing_is_forgotten(storage: StorageProt
 
 async def test_a_retired_worker_that_owns_nothing_is_forgotten_at_once(storage: StorageProtocol) -> None:
     await storage.register_worker("w1", LONG, {})
-    for _ in range(2):
-        await storage.retire_worker("w1")
+    for had_lease in (True, False):
+        assert await storage.retire_worker("w1") is had_lease
         await _all_forgotten(storage)
     with pytest.raises(OwnershipLost):
         await storage.renew_worker("w1", LONG)
@@ -94,8 +94,8 @@ async def test_a_retired_worker_that_owns_nothing_is_forgotten_at_once(storage: 
 async def test_a_worker_that_retires_with_sagas_counts_as_lost(storage: StorageProtocol) -> None:
     await storage.register_worker("w1", LONG, {})
     meta = await put_saga(storage, owner="w1")
-    await storage.retire_worker("w1")
-    await storage.retire_worker("w1")
+    assert await storage.retire_worker("w1")
+    assert not await storage.retire_worker("w1")
     (worker,) = await storage.list_workers()
     assert worker.lease_until <= storage.now() + 1e-3
     assert [saga.saga_id for saga in await storage.orphaned_sagas("w1", 10)] == [meta.saga_id]
@@ -106,7 +106,7 @@ async def test_a_worker_that_retires_with_sagas_counts_as_lost(storage: StorageP
 
 
 async def test_retiring_a_worker_that_never_was_is_no_error(storage: StorageProtocol) -> None:
-    await storage.retire_worker("nobody")
+    assert not await storage.retire_worker("nobody")
     assert await _workers(storage) == []
 
 

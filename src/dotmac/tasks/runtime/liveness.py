@@ -78,12 +78,13 @@ class Liveness:
             self._on_death()
 
     async def _retire(self, worker_id: str) -> None:
-        _log.warning("the process of worker %s is dead; its sagas are taken over", worker_id)
         while True:
             try:
-                await self._storage.retire_worker(worker_id)
+                had_lease = await self._storage.retire_worker(worker_id)
             except EnvironmentFault as error:
-                _log.warning("worker %s is dead and cannot be retired yet: %s", worker_id, error)
+                _log.warning("the process of worker %s has ended; it cannot be retired yet: %s", worker_id, error)
                 await trio.sleep(_PAUSE)
-            else:
-                return
+                continue
+            if had_lease:  # else it had signed off before it ended, as with each deployment, or a peer was faster
+                _log.warning("the process of worker %s is dead; its sagas are taken over", worker_id)
+            return

@@ -184,8 +184,11 @@ class WorkerStore(Protocol):
         """Prolong the lease to `lease` seconds from now. Raises OwnershipLost once it is over: register anew."""
         ...
 
-    async def retire_worker(self, worker_id: str) -> None:
-        """End the lease at once and forget the worker if it owns nothing; else it counts as lost from now on."""
+    async def retire_worker(self, worker_id: str) -> bool:
+        """End the lease at once and forget the worker if it owns nothing; else it counts as lost from now on.
+
+        Gives whether there was a lease to end.
+        """
         ...
 
     async def list_workers(self, *, max_age: float = 0.0) -> list[WorkerRecord]:

@@ -36,11 +36,13 @@ class MemoryWorkers(MemoryCore):
         return Renewal(now, sorted(self._cancels.get(worker_id, ())))
 
     @verb
-    def retire_worker(self, worker_id: str) -> None:
+    def retire_worker(self, worker_id: str) -> bool:
         """See `WorkerStore`."""
-        worker = self._workers.get(worker_id)
-        if worker is not None:
-            self._workers[worker_id] = replace(worker, lease_until=min(worker.lease_until, self.now()))
+        worker, now = self._workers.get(worker_id), self.now()
+        if worker is None or worker.lease_until <= now:
+            return False
+        self._workers[worker_id] = replace(worker, lease_until=now)
+        return True
 
     @verb
     def list_workers(self, *, max_age: float = 0.0) -> list[WorkerRecord]:

@@ -33,9 +33,9 @@ class RedisWorkers(RedisCore):
         return Renewal(self.tell_time(reply[0]), sorted(saga_id.decode() for saga_id in reply[1]))
 
     @verb
-    async def retire_worker(self, worker_id: str) -> None:
+    async def retire_worker(self, worker_id: str) -> bool:
         """See `WorkerStore`."""
-        await self.client.run(_RETIRE, [self.layout.leases], [worker_id])
+        return bool(await self.client.run(_RETIRE, [self.layout.leases], [worker_id]))
 
     async def registered_workers(self) -> list[WorkerRecord]:
         """All workers that have a lease, over or not."""
