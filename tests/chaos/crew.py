@@ -124,6 +124,12 @@ class Crew:
         assert line.what == "started", line.note
         return line.saga
 
+    async def at_rest(self, member: Member, seconds: float) -> None:
+        """Wait until a process has done all that it was told: one that was frozen can still have it in its pipe."""
+        request = f"rest-{next(self._requests)}"
+        member.tell("rest", request=request)
+        await self.seen("at rest", by=member, request=request, seconds=seconds)
+
     async def seen(self, *whats: str, seconds: float = 30, by: Member | None = None, **about: object) -> Line:
         """Wait until the ledger has such a line, and give the first one."""
 

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import trio
@@ -63,6 +63,7 @@ class Worker:
         storage = RedisStorage(config["url"], config["prefix"], **config["storage"])
         self.manager = BackgroundOperationsManager(storage, **config["settings"])
         register(self.manager, self.ledger)
+        self._under_way = 0  # commands
 
     async def run(self) -> None:
         """Work until SIGTERM; where the storage is not there yet, try again."""
@@ -94,7 +95,18 @@ class Worker:
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     command = json.loads(line)
-                    nursery.start_soon(getattr(self, command.pop("do")), command)
+                    self._under_way += 1
+                    nursery.start_soon(self._do, getattr(self, command.pop("do")), command)
+
+    async def _do(self, method: Callable[[dict[str, Any]], Awaitable[None]], command: dict[str, Any]) -> None:
+        await method(command)
+        self._under_way -= 1
+
+    async def rest(self, command: dict[str, Any]) -> None:
+        """Say when everything that was asked for before is done, so that it begins nothing more by itself."""
+        while self._under_way > 1:  # noqa: ASYNC110 - seldom, and only at the end of a test
+            await trio.sleep(0.01)
+        self.ledger.tell("at rest", request=command["request"])
 
     async def start(self, command: dict[str, Any]) -> None:
         """Start a saga and say which one it is."""

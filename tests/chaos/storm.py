@@ -57,6 +57,8 @@ class Storm:
         self._proxy.calm()
         self._proxy.drop_all()  # also the one that says nothing any more
         await self._ask_again()
+        for member in self._slots:
+            await self._workers.at_rest(member, QUIET_SECONDS)
 
     @property
     def crew(self) -> list[Member]:
