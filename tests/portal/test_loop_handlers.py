@@ -182,6 +182,27 @@ def test_a_handler_whose_task_somebody_else_cancelled_has_an_unknown_outcome(hos
 
 
 @in_asyncio
+@pytest.mark.parametrize("grouped", [False, True])
+def test_what_is_no_error_ends_the_attempt_and_not_the_runtime(host: Host[Any], grouped: bool) -> None:
+    class Grave(BaseException):
+        pass
+
+    manager = a_manager()
+
+    @manager.register_operation_handler("work")
+    async def work(parameters: dict[str, Any]) -> None:
+        raise BaseExceptionGroup("both", [Grave("own"), ValueError("other")]) if grouped else Grave("own")
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        outcome = await (await manager.start_saga(**saga(max_retries=1))).result()
+        assert "OutcomeUnknown: the handler let" in str(outcome.error)
+        assert "Grave('own')" in str(outcome.error)
+        assert manager.is_running
+
+    host(manager, program)
+
+
+@in_asyncio
 def test_a_handler_can_use_the_manager_and_its_steps_lock_is_its_own(host: Host[Any]) -> None:
     manager = a_manager()
     seen: list[object] = []

@@ -142,6 +142,10 @@ class Custom(Exception):
     pass
 
 
+class Grave(BaseException):
+    """Neither an error nor the end of the program, such as some frameworks have."""
+
+
 @pytest.mark.parametrize(
     ("error", "unknown"),
     [
@@ -151,6 +155,8 @@ class Custom(Exception):
         (ConnectionResetError("downstream"), True),
         (trio.TooSlowError(), True),
         (asyncio.CancelledError(), True),  # of a loop of its own: nothing of ours is cancelled
+        (BaseExceptionGroup("of a nursery", [asyncio.CancelledError(), ValueError("x")]), True),
+        (Grave("its own"), True),
         (ExceptionGroup("both", [ValueError("x"), ExceptionGroup("in", [OSError("y"), TimeoutError("z")])]), True),
         (ExceptionGroup("both", [ValueError("x"), KeyError("y")]), False),
     ],

@@ -10,6 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from dotmac.tasks import (
+    BackgroundOperationsManager,
     ClaimLost,
     IdempotencyInProgress,
     IdempotencyKeyNotFound,
@@ -25,6 +26,49 @@ from runtime.nodes import MUTATING, Ledger, Node, at_call, die_after, die_before
 
 ASK: dict[str, Any] = {"tenant_id": "t", "user_id": "u", "operation_type": "do", "parameters": {"name": "a"}}
 RESULT = {"name": "a"}
+
+
+def _with(do: Callable[[Any], Any]) -> Callable[[BackgroundOperationsManager], None]:
+    def register(manager: BackgroundOperationsManager) -> None:
+        manager.register_operation_handler("do", do)
+
+    return register
+
+
+class NoTextError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+async def test_an_error_whose_text_cannot_be_had_is_raised_and_stored(shared: MemoryStorage) -> None:
+    calls: list[Any] = []
+
+    async def do(parameters: Any) -> None:
+        calls.append(parameters)
+        raise NoTextError
+
+    async with Node(shared, _with(do)) as node:
+        with pytest.raises(NoTextError):
+            await node.manager.run_idempotent(**ASK)
+        with pytest.raises(NoTextError):
+            await node.manager.run_idempotent(**ASK, store_errors=True)
+        with pytest.raises(OperationFailed, match="its text cannot be had: ValueError"):
+            await node.manager.run_idempotent(**ASK)
+    assert len(calls) == 2
+
+
+async def test_an_error_that_quotes_a_whole_response_is_stored_in_short(shared: MemoryStorage) -> None:
+    async def do(_parameters: Any) -> None:
+        raise ValueError("x" * 1_000_000)
+
+    async with Node(shared, _with(do)) as node:
+        with pytest.raises(ValueError, match="x"):
+            await node.manager.run_idempotent(**ASK, store_errors=True)
+        with pytest.raises(OperationFailed) as caught:
+            await node.manager.run_idempotent(**ASK)
+    assert 1000 < len(str(caught.value)) < 3000
 
 
 async def test_a_hundred_callers_at_two_managers_get_one_result_of_one_run(

@@ -17,9 +17,6 @@ from .identity import act_for, current_caller
 T = TypeVar("T")
 Post = Callable[[Callable[[], None]], None]
 
-LoopCancelled = asyncio.CancelledError
-"""What a cancelled task of an event loop ends with. To trio it is an error like any other, and not an `Exception`."""
-
 _log = logging.getLogger(__name__)
 
 

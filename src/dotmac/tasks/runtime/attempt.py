@@ -6,7 +6,9 @@ What counts as which outcome:
   unknown outcome that no retry can help;
 - raised, untouched: failed; unknown if the error says so (`Handler.leaves_unknown`);
 - cut off (time-out, cancel, drain), or raised after it was asked to stop: unknown.
-`Cancelled` from outside the scope (the runtime dies, the lease is lost) is nobody's outcome and passes through.
+`Cancelled` from outside the scope (the runtime dies, the lease is lost) is nobody's outcome and passes through, and so
+does what ends the program. Whatever else is no `Exception` ends its attempt only, as unknown: it would end each worker
+that takes the saga over.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ import msgspec
 import trio
 from msgspec import Raw
 
-from ..crossing.loop_calls import LoopCancelled
 from ..errors import InvalidInput, NonRetryableError, OutcomeUnknown
 from ..jsonvalue import check_json, encode
 from ..metrics import around_attempt
@@ -26,13 +27,14 @@ from ..retry import RetryPolicy
 from ..saga.commands import Invoke
 from ..saga.events import Failure
 from .context import HandlerContext
+from .error_texts import repr_of, storable, text_of
 from .handlers import Handler
 from .limits import AttemptLimit
 from .log_fields import attempt_fields
 from .step_lock import LockedHandler
 from .unknown_errors import singles
 
-_MAX_MESSAGE = 2000
+_NOBODYS = (trio.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)
 _log = logging.getLogger(__name__)
 
 
@@ -109,15 +111,17 @@ async def run_attempt(
     """Call the handler; its result as JSON, or why there is none.
 
     It runs in the scope of the attempt's limit, which is the caller's to open: when the handler is cut off, the
-    cancellation passes through here. Raises only what is not an `Exception`.
+    cancellation passes through here. Raises only that, and what ends the program.
     """
     try:
         with around_attempt(context):
             result = await handler.call(parameters, context)
     except Exception as error:
         return _failure(handler, error, attempt, context, policy)
-    except LoopCancelled as error:  # of a loop in which the handler did something: it cancels nothing here
-        doubt = OutcomeUnknown(f"the handler let {error!r} out of its task")
+    except BaseException as error:  # such as the cancellation of a loop of the handler's own: it cancels nothing here
+        if any(isinstance(single, _NOBODYS) for single in singles(error)):
+            raise
+        doubt = OutcomeUnknown(f"the handler let {repr_of(error)} out of its task")
         doubt.__cause__ = error
         return _failure(handler, doubt, attempt, context, policy)
     return _as_json(result, max_payload)
@@ -125,26 +129,18 @@ async def run_attempt(
 
 def failure_of(error: Exception, *, unknown: bool, final: bool) -> Failure:
     """The journal's word for an exception."""
-    message = _text(error)
+    message = text_of(error)
     if isinstance(error, BaseExceptionGroup):
-        message = f"{message}: " + "; ".join(f"{type(member).__name__}: {_text(member)}" for member in error.exceptions)
-    # Lone surrogates can be in any text that came from outside, and cannot be written as JSON.
-    clean = message.encode("utf-8", "backslashreplace").decode()
-    return Failure(type(error).__name__, clean[:_MAX_MESSAGE], unknown=unknown, final=final)
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as broken:  # the handler's own class: what it raised is what counts
-        return f"(its text cannot be had: {type(broken).__name__})"
+        members = "; ".join(f"{type(member).__name__}: {text_of(member)}" for member in error.exceptions)
+        message = f"{message}: {members}"
+    return Failure(type(error).__name__, storable(message), unknown=unknown, final=final)
 
 
 def _failure(
     handler: Handler, error: Exception, attempt: Attempt, context: HandlerContext, policy: RetryPolicy
 ) -> Failure:
-    told = (context.token, context.attempt, handler.name, error)
-    _log.info("%s, attempt %d of %s: %r", *told, exc_info=error, extra=attempt_fields(context))
+    told = (context.token, context.attempt, handler.name, repr_of(error))
+    _log.info("%s, attempt %d of %s: %s", *told, exc_info=error, extra=attempt_fields(context))
     unknown = attempt.asked_to_stop or handler.leaves_unknown(error)
     final = any(_is_final(each, policy) for each in (error, *singles(error)))
     return failure_of(error, unknown=unknown, final=final)

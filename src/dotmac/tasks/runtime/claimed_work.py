@@ -22,6 +22,7 @@ from ..storage.protocol import StorageProtocol
 from .claiming import give_back
 from .claims import ClaimKeeper, HeldClaim, ScopeHolder
 from .context import HandlerContext
+from .error_texts import repr_of, storable, text_of
 
 _SIGN_OFF = 1.0  # seconds that one word to the storage may take although its caller was cancelled
 _PAUSE = 0.2
@@ -77,9 +78,9 @@ class ClaimedWork:
             with around_attempt(context):
                 result = await work(context)
         except Exception as error:
-            emit("idempotency_key_failed", context.operation_type, context.tenant_id, error=repr(error))
+            emit("idempotency_key_failed", context.operation_type, context.tenant_id, error=repr_of(error))
             if store_errors:
-                await self._store(None, f"{type(error).__name__}: {error}")
+                await self._store(None, f"{type(error).__name__}: {text_of(error)}")
             raise
         return await self._store_result(result, context)
 
@@ -101,7 +102,7 @@ class ClaimedWork:
         """Store the ending, insisting while the claim holds."""
         self._over = True
         status = OperationStatus.COMPLETED if error is None else OperationStatus.FAILED
-        text = None if error is None else error.encode("utf-8", "backslashreplace").decode()
+        text = None if error is None else storable(error)
         completion = Completion(self._claim.key, self._claim.token, status, result, text, self._ttl)
         while True:
             with trio.move_on_after(_SIGN_OFF, shield=True):

@@ -15,6 +15,7 @@ from ..errors import InvalidInput, OutcomeUnknown
 from ..idempotency import check_name
 from ..saga.validation import KnownHandlers
 from .context import HandlerContext
+from .error_texts import repr_of
 from .unknown_errors import leaves_unknown
 
 HandlerFunction = Callable[..., Any]
@@ -112,7 +113,7 @@ def _thread_call(function: HandlerFunction, *, with_context: bool) -> Callable[.
             except Exception:
                 raise
             except BaseException as error:  # of the function alone: Ctrl-C comes to the main thread
-                raise OutcomeUnknown(f"the handler let {error!r} out of its thread") from error
+                raise OutcomeUnknown(f"the handler let {repr_of(error)} out of its thread") from error
 
         context._queued = True  # noqa: SLF001 - between the two of them and the attempt
         try:

@@ -17,6 +17,7 @@ import trio
 
 from ..errors import EnvironmentFault, LockLost
 from .context import HandlerContext
+from .error_texts import repr_of
 from .handlers import Handler
 from .lock_body import HoldingOne
 from .lock_service import LockService
@@ -61,7 +62,7 @@ class LockedHandler:
                 lost = group.subgroup(LockLost)
                 if lost is None or not isinstance(group, ExceptionGroup):
                     raise
-                raise LockLost(f"{group.exceptions[-1]}; the handler raised {group.exceptions[0]!r}") from group
+                raise LockLost(f"{group.exceptions[-1]}; the handler raised {repr_of(group.exceptions[0])}") from group
             except EnvironmentFault as error:
                 if self.invoked:
                     raise
