@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
+import uvloop
 
 from dotmac.tasks import BackgroundOperationsManager, LockLost, LockNotAcquired, LockReentered
 from portal.hosts import (
@@ -22,6 +23,7 @@ from portal.hosts import (
     block_until,
     crossing_calls,
     eventually,
+    plain_loop,
     run_asyncio,
 )
 
@@ -418,3 +420,36 @@ def test_a_lock_that_is_lost_before_its_body_hears_of_it_runs_no_body(host: Host
         assert [type(error) for error in raised.value.exceptions] == [LockLost]
 
     host(a_manager(), program)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("make", [plain_loop, uvloop.new_event_loop], ids=ASYNCIO_HOSTS)
+def test_a_body_whose_loop_was_closed_holds_no_lock(
+    make: Callable[[], asyncio.AbstractEventLoop], waits: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody cancelled its task first, as asyncio.run does; other loops and threads share its manager."""
+    manager = a_manager()
+    loop = make()
+    inside = asyncio.Event()
+
+    async def hold() -> None:
+        async with manager.lock("a"):
+            inside.set()
+            await asyncio.sleep(PATIENCE)
+
+    async def begin() -> asyncio.Task[None]:
+        task = asyncio.create_task(hold())
+        await (eventually(lambda: is_waited_for(manager)) if waits else inside.wait())
+        return task
+
+    with manager.sync as sync:
+        assert not waits or sync.acquire_lock("a", 60)
+        task = loop.run_until_complete(begin())
+        loop.close()
+        if waits:
+            sync.release_lock("a")
+        with sync.lock("a", wait=PATIENCE):
+            pass
+        task.get_coro().close()  # as the garbage collector does
+    assert "an event loop was closed in the midst of a block" in caplog.text
+    task._log_destroy_pending = False  # type: ignore[attr-defined]

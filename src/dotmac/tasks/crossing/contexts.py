@@ -2,10 +2,13 @@
 
 If the inside is cancelled there, the body is cancelled where it runs, and waited for. How the body ended is told the
 context as if it had run inside: its error is raised there. What the context makes of it is raised by the body's caller.
+
+A body whose event loop was closed will never end, nor do anything more: the context is left without it.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -22,6 +25,9 @@ from .home import Home, insist, settled
 T = TypeVar("T")
 Opening = Callable[[], AbstractAsyncContextManager[T]]
 
+_LOOK = 1.0  # seconds between two looks whether the body can still end
+_log = logging.getLogger(__name__)
+
 
 class Stay(Call[None], Generic[T]):
     """The task inside.
@@ -31,6 +37,7 @@ class Stay(Call[None], Generic[T]):
         opening: Makes the context.
         notify: Told when it is entered, or has ended.
         cancel_body: Told when the inside is cancelled; all in the trio thread.
+        gone: Whether the body cannot run any more; asked there.
 
     Attributes:
         entered: Whether the context was.
@@ -44,6 +51,7 @@ class Stay(Call[None], Generic[T]):
     __slots__ = (
         "_cancel_body",
         "_error",
+        "_gone",
         "_left",
         "_opening",
         "_unfinished",
@@ -56,11 +64,18 @@ class Stay(Call[None], Generic[T]):
     )
 
     def __init__(
-        self, home: Home, opening: Opening[T], notify: Callable[[], None], cancel_body: Callable[[], None]
+        self,
+        home: Home,
+        opening: Opening[T],
+        notify: Callable[[], None],
+        *,
+        cancel_body: Callable[[], None] = lambda: None,
+        gone: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(home, self._be_inside, notify)
         self._opening = opening
         self._cancel_body = cancel_body
+        self._gone = gone
         self._left = trio.Event()
         self._error: BaseException | None = None
         self._unfinished = False
@@ -114,13 +129,22 @@ class Stay(Call[None], Generic[T]):
 
     async def _until_left(self) -> None:
         try:
-            await self._left.wait()
+            await self._until_told_or_gone()
         except trio.Cancelled:
             self.cut.set()
             self._cancel_body()
             with trio.CancelScope(shield=True):
-                await self._left.wait()
+                await self._until_told_or_gone()
         self.deaf = True
+
+    async def _until_told_or_gone(self) -> None:
+        """A loop that is closed tells nobody, least of all that it was."""
+        while not self._left.is_set():
+            if self._gone():
+                _log.warning("an event loop was closed in the midst of a block: what the block held is given back")
+                return
+            with trio.move_on_after(_LOOK):
+                await self._left.wait()
 
 
 class CrossedContext(Generic[T]):
@@ -143,7 +167,13 @@ class CrossedContext(Generic[T]):
         self._adapt = adapt
         self._first = self._side.wait()
         self.scope = self._side.scope()
-        self.stay = Stay(home, opening, self._first.notify, lambda: self._side.post(self.scope.cancel))
+        self.stay = Stay(
+            home,
+            opening,
+            self._first.notify,
+            cancel_body=lambda: self._side.post(self.scope.cancel),
+            gone=lambda: self._side.gone,
+        )
 
     async def __aenter__(self) -> T:
         stay = self.stay
@@ -176,6 +206,8 @@ class CrossedContext(Generic[T]):
         try:
             self.home.post(lambda: self.stay.leave(error, wait.notify, unfinished=unfinished))
         except NotStarted:  # the trio run is over, and so is the stay
+            return None
+        if self._side.gone:  # the body is thrown away, and its loop was closed before: nothing can be waited for
             return None
         return await wait.until_notified(self.stay.cancel)
 

@@ -58,6 +58,10 @@ class Side(Protocol):
     def post(self, call: Callable[[], None]) -> None:
         """Have the caller's thread call this soon. Where that thread has no more use for it, it is left out."""
 
+    @property
+    def gone(self) -> bool:
+        """Whether its tasks will never run again, ended or not."""
+
     def wait(self) -> Wait:
         """A wait that begins now."""
 
@@ -107,6 +111,11 @@ class LoopSide:
             self.bag.put(call)
         except RuntimeError as error:
             warn_of_closed_loop(error)
+
+    @property
+    def gone(self) -> bool:
+        """See `Side`."""
+        return self.loop.is_closed()
 
     def wait(self) -> Wait:
         """See `Side`."""
@@ -169,6 +178,11 @@ class TrioSide:
             self._token.run_sync_soon(call)
         except trio.RunFinishedError as error:
             _log.warning("a trio run was over before it was told how a call of its own ended: %s", error)
+
+    @property
+    def gone(self) -> bool:
+        """See `Side`. A trio run ends all of its tasks."""
+        return False
 
     def wait(self) -> Wait:
         """See `Side`."""

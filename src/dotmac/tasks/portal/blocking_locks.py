@@ -39,7 +39,7 @@ class BlockingContext(AbstractContextManager[T], Generic[T]):
         refuse_event_loops()
         self._home = self._find_home()
         wait = ThreadWait()
-        stay = self._stay = Stay(self._home, self._opening, wait.notify, lambda: None)
+        stay = self._stay = Stay(self._home, self._opening, wait.notify)
         interrupted = wait.block(stay.send, stay.cancel)
         if not stay.ended:
             if interrupted is None:
