@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import signal
+import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -163,6 +165,39 @@ def test_it_starts_once_and_stops_and_starts_again() -> None:
     with pytest.raises(StorageUnavailable, match="not there"):
         broken.sync.start()
     assert not runtime_threads()
+
+
+@pytest.fixture
+def _hasty_switches() -> Iterator[None]:
+    """Threads take turns so often that each moment is between two of somebody's steps."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_hasty_switches")
+def test_threads_that_start_it_stop_it_and_use_it_at_the_same_time() -> None:
+    """One of them starts it, all who stop it wait for its end, and who uses it is served or told that it is over."""
+
+    def at_once(*actions: Callable[[], object]) -> list[BaseException | None]:
+        together = threading.Barrier(len(actions))
+
+        def act(action: Callable[[], object]) -> None:
+            together.wait(PATIENCE)
+            action()
+
+        with ThreadPoolExecutor(len(actions)) as pool:
+            return [future.exception(PATIENCE) for future in [pool.submit(act, action) for action in actions]]
+
+    for _ in range(30):
+        sync = a_manager().sync
+        started = at_once(*[sync.start] * 4)
+        assert sorted(type(error).__name__ for error in started) == ["AlreadyStarted"] * 3 + ["NoneType"]
+        *stopped, used, looked = at_once(sync.stop, sync.stop, sync.list_locks, sync.list_workers)
+        assert stopped == [None, None]
+        assert all(error is None or type(error) is NotStarted for error in (used, looked))
+        assert not runtime_threads()
 
 
 def test_a_manager_of_any_host_can_be_stopped_from_a_thread() -> None:

@@ -13,6 +13,7 @@ from contextlib import (
     suppress,
 )
 from functools import partial
+from threading import RLock
 from types import TracebackType
 from typing import Self
 from weakref import WeakSet
@@ -44,12 +45,14 @@ class Hosted:
         self._ahead: Hosting | None = None
         self._entered = AsyncExitStack()
         self._left_behind = False
+        self._changing = RLock()  # threads may start and stop it at the same time
         _everywhere.add(self)
 
     @property
     def is_running(self) -> bool:
         """Whether it was started, and neither stopped nor ended by a failure."""
-        return self._hosting is not None and not self._hosting.over
+        hosting = self._hosting  # looked at once: another thread may stop it meanwhile
+        return hosting is not None and not hosting.over
 
     async def start(self) -> None:
         """Connect, and run in the background until `stop`.
@@ -167,44 +170,49 @@ class Hosted:
     def _being_stopped(self) -> Iterator[tuple[Hosting | None, RuntimeThread | None]]:
         """The runtime that is to be stopped, or is stopped already by an earlier call; inside, it is."""
         refuse_inside(self._environment.handlers)
-        hosting, thread = self._forget(self._hosting)
-        if hosting is None:
-            hosting, thread = self._stopping
-        self._stopping = hosting, thread
+        with self._changing:
+            hosting, thread = self._forget(self._hosting)
+            if hosting is None:
+                hosting, thread = self._stopping
+            self._stopping = hosting, thread
         try:
             yield hosting, thread
         finally:
-            if self._stopping[0] is hosting:
-                self._stopping = None, None
+            with self._changing:
+                if self._stopping[0] is hosting:
+                    self._stopping = None, None
 
     def _begin(self, *, threaded: bool) -> tuple[Hosting, RuntimeThread | None]:
         """Make a runtime that is to be started next. Raises AlreadyStarted."""
         if self._left_behind:
             raise UsageError(_LEFT_BEHIND)
-        if self.is_running:
-            raise AlreadyStarted("the manager is running already")
-        stopping, _ = self._stopping
-        if stopping is not None and not stopping.over:
-            raise AlreadyStarted("the manager is still being stopped: wait for that before it is started again")
-        self._environment.handlers.host = None  # of a runtime that ended by itself, and whose thread may still end
-        self._hosting = hosting = Hosting(self._environment)
-        self._thread = RuntimeThread(hosting, self._environment.handlers) if threaded else None
-        return hosting, self._thread
+        with self._changing:
+            if self.is_running:
+                raise AlreadyStarted("the manager is running already")
+            stopping, _ = self._stopping
+            if stopping is not None and not stopping.over:
+                raise AlreadyStarted("the manager is still being stopped: wait for that before it is started again")
+            self._environment.handlers.host = None  # of a runtime that ended by itself, and whose thread may still end
+            self._hosting = hosting = Hosting(self._environment)
+            self._thread = RuntimeThread(hosting, self._environment.handlers) if threaded else None
+            return hosting, self._thread
 
     def _forget(self, forgotten: Hosting | None) -> tuple[Hosting | None, RuntimeThread | None]:
         """Have this runtime no more, if it is the present one; gives what there was."""
-        if self._hosting is not forgotten:  # somebody stopped it, and started another one
-            return None, None
-        hosting, self._hosting = self._hosting, None
-        thread, self._thread = self._thread, None
-        return hosting, thread
+        with self._changing:
+            if self._hosting is not forgotten:  # somebody stopped it, and started another one
+                return None, None
+            hosting, self._hosting = self._hosting, None
+            thread, self._thread = self._thread, None
+            return hosting, thread
 
     def _hosted(self) -> Hosting:
         if self._left_behind:
             raise NotStarted(_LEFT_BEHIND)
-        if self._hosting is None or self._hosting.over:
+        hosting = self._hosting  # looked at once, as above
+        if hosting is None or hosting.over:
             raise NotStarted("the manager is not running; use 'async with manager:' or 'await manager.start()'")
-        return self._hosting
+        return hosting
 
     @property
     def _home(self) -> Home:
@@ -212,6 +220,7 @@ class Hosted:
 
     def _forked(self) -> None:
         """In a child of the process: the thread of the runtime is not here, so waiting for it would never end."""
+        self._changing = RLock()  # a thread that is not here may have had it
         if self._hosting is not None or self._stopping[0] is not None:
             self._left_behind = True
             self._hosting = self._thread = None
