@@ -13,7 +13,15 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from dotmac.tasks import InvalidInput, LockLost, LockNotAcquired, LockReentered, MemoryStorage, NotStarted
+from dotmac.tasks import (
+    InvalidInput,
+    LockLost,
+    LockNotAcquired,
+    LockReentered,
+    MemoryStorage,
+    NotStarted,
+    StorageUnavailable,
+)
 from dotmac.tasks.metrics import register_metrics_hooks
 from runtime.nodes import Node
 from storage.stored import lock
@@ -55,6 +63,28 @@ async def test_many_leases_are_renewed_at_once(node: Node) -> None:
         assert node.wire.calls.count("extend_lock") == 50
         await trio.sleep(8)
         assert node.wire.calls.count("extend_lock") <= 50 * 9
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_a_lock_that_is_given_up_while_it_is_renewed_is_no_lost_one(
+    node: Node, away: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, freed = trio.Event(), trio.Event()
+
+    async def late(_wire: Any, verb: str, call: Any) -> Any:
+        if verb == "extend_lock":
+            asked.set()
+            await freed.wait()
+            if away:
+                raise StorageUnavailable("no answer")
+        return await call()
+
+    node.wire.fault = late
+    async with node.manager.lock("a", ttl=3.0):
+        await asked.wait()
+    freed.set()
+    await wait_all_tasks_blocked()
+    assert "could not be renewed" not in caplog.text
 
 
 async def test_a_lease_that_cannot_be_renewed_cancels_the_body_before_it_ends(

@@ -52,7 +52,9 @@ class LockRenewals:
             await self.extend(tenure, tenure.lease)
         except LockLost:
             self._held.remove(tenure)
-            _log.warning("the lock %r could not be renewed: its lease is over", tenure.name)
+            if tenure.lost:  # otherwise it was given up while we asked, as in `extend`
+                _log.warning("the lock %r could not be renewed: its lease is over", tenure.name)
         except EnvironmentFault as error:
-            is_due_again(tenure)
-            _log.warning("the lock %r could not be renewed: %s", tenure.name, error)
+            if tenure in self._held:
+                is_due_again(tenure)
+                _log.warning("the lock %r could not be renewed: %s", tenure.name, error)

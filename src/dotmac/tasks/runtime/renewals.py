@@ -85,7 +85,8 @@ class Renewals(Generic[H]):
 
     async def _ask(self, held: H) -> None:
         try:
-            await self._renew(held)
+            if held in self._held:  # not given up since it was found due
+                await self._renew(held)
         finally:
             self._asking.discard(held)
             self._sooner.set()
