@@ -13,6 +13,7 @@ import trio
 import uvloop
 
 from dotmac.tasks import BackgroundOperationsManager, LockLost, LockNotAcquired, LockReentered
+from dotmac.tasks.errors import UsageError
 from portal.hosts import (
     ASYNCIO_HOSTS,
     ELSEWHERE,
@@ -149,6 +150,31 @@ def test_a_lock_that_is_not_granted(host: Host[Any]) -> None:
             async with manager.try_lock("a") as held:
                 assert held is None
                 raise LockNotAcquired("mine")
+
+    host(a_manager(), program)
+
+
+@everywhere
+@pytest.mark.parametrize("kind", ["lock", "try_lock"])
+def test_a_context_that_tasks_share_is_refused_to_all_but_the_first_and_holds_nothing_then(
+    host: Host[Any], kind: str
+) -> None:
+    """It looks as if it could be kept and shared like a lock of asyncio or trio, but it knows of one block."""
+
+    async def program(manager: BackgroundOperationsManager) -> None:
+        for names in ("a", ["a", "b"]):
+            context: Any = getattr(manager, kind)(names)
+            async with context:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(refused, context)
+                assert await manager.list_locks()
+            assert not await manager.list_locks()
+            await refused(context)
+            assert not await manager.list_locks()
+
+    async def refused(context: Any) -> None:
+        with pytest.raises(UsageError, match="each block needs a context of its own"):
+            await context.__aenter__()
 
     host(a_manager(), program)
 

@@ -236,6 +236,16 @@ def test_a_thread_is_not_let_in_twice() -> None:
         raise AssertionError
 
 
+def test_a_context_that_threads_share_is_refused_to_all_but_the_first() -> None:
+    with a_manager().sync as sync, ThreadPoolExecutor(1) as pool:
+        context = sync.lock("a")
+        with context:
+            error = pool.submit(context.__enter__).exception(PATIENCE)
+            assert isinstance(error, UsageError)
+            assert [lock.name for lock in sync.list_locks()] == ["a"]
+        assert not sync.list_locks()
+
+
 def test_a_lost_lock_is_told_when_the_block_is_left() -> None:
     manager = a_manager()
     with manager.sync as sync:

@@ -12,8 +12,12 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
+from ..errors import UsageError
 from .contexts import CrossedContext, Opening
 from .home import Home
+
+USED = "each block needs a context of its own: make it where it is entered, as in 'async with manager.lock(…):'"
+"""For who enters a second time what can be entered once."""
 
 
 class HasHome(Protocol):
@@ -99,6 +103,8 @@ class AnywhereContext(AbstractAsyncContextManager[T], Generic[T]):
         owner: What lives there.
         opening: Makes the context, there.
         adapt: Makes what a body elsewhere gets of what the context gave.
+
+    Entered once: it knows of one body, and would leave that of another task.
     """
 
     def __init__(self, owner: HasHome, opening: Opening[T], adapt: Callable[[T, CrossedContext[T]], T]) -> None:
@@ -106,9 +112,13 @@ class AnywhereContext(AbstractAsyncContextManager[T], Generic[T]):
         self._opening = opening
         self._adapt = adapt
         self._inner: AbstractAsyncContextManager[T] | CrossedContext[T]
+        self._used = False
 
     async def __aenter__(self) -> T:
         home = self._owner._home  # noqa: SLF001 - the protocol's one name, kept out of users' sight
+        if self._used:
+            raise UsageError(USED)
+        self._used = True
         self._inner = self._opening() if home.is_here else CrossedContext(home, self._opening, self._adapt)
         return await self._inner.__aenter__()
 

@@ -52,7 +52,8 @@ class LockMethods(Hosted):
             wait: Seconds to wait for it (for all of them together); 0: try once; None: as long as it takes.
 
         Returns:
-            An async context manager; it gives a `HeldLock`, or `HeldLocks` by name where several were asked for.
+            An async context manager for one block; it gives a `HeldLock`, or `HeldLocks` by name where several were
+            asked for.
 
         Raises:
             LockNotAcquired: It was not granted within `wait`. Nothing is held, no place is queued.
@@ -60,6 +61,7 @@ class LockMethods(Hosted):
             LockLost: The lease could not be kept, so the body was cancelled, or had ended too late. If the body
                 raised an error of its own, both come in an ExceptionGroup, the body's error first.
             InvalidInput: A name or a number makes no sense.
+            UsageError: The context was entered before.
         """
         single = isinstance(name, str)
         names = [name] if isinstance(name, str) else _checked_names(name)
@@ -80,7 +82,7 @@ class LockMethods(Hosted):
         single = isinstance(name, str)
         names = [name] if isinstance(name, str) else _checked_names(name)
         _check(names, ttl, None)
-        return self._placed(lambda: self._trying(names, ttl, single=single))
+        return AnywhereContext(self, lambda: self._trying(names, ttl, single=single), lock_elsewhere)
 
     async def _untake(self, taken: bool, key: str, timeout_seconds: float) -> None:
         """A lock was taken for a caller who is gone."""

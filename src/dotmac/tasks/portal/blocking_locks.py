@@ -37,13 +37,14 @@ class BlockingContext(AbstractContextManager[T], Generic[T]):
 
     def __enter__(self) -> T:
         refuse_event_loops()
-        self._home = self._find_home()
+        home = self._find_home()
         wait = ThreadWait()
-        stay = self._stay = Stay(self._home, self._opening, wait.notify)
+        stay = Stay(home, self._opening, wait.notify)
         interrupted = wait.block(stay.send, stay.cancel)
         if not stay.ended:
+            self._home, self._stay = home, stay  # not before: another thread may be inside, which this is refused for
             if interrupted is None:
-                return self._adapt(stay.value, self._home, stay)
+                return self._adapt(stay.value, home, stay)
             self._leave(None, unfinished=True)
         settled(stay.outcome, interrupted)
         raise InternalError("a context that could not be entered ended as if nothing had happened")

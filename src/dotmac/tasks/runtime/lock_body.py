@@ -18,7 +18,8 @@ from types import TracebackType
 import trio
 
 from ..actors.failures import split_failure
-from ..errors import LockLost
+from ..crossing.anywhere import USED
+from ..errors import LockLost, UsageError
 from .lock_holding import Body, Ticket
 from .lock_renewals import LockRenewals
 from .lock_service import LockService
@@ -116,7 +117,7 @@ class _Holding:
         tenant_id: For metrics.
     """
 
-    __slots__ = ("_body", "_names", "_service", "_tenant_id", "_ttl", "_wait")
+    __slots__ = ("_body", "_names", "_service", "_tenant_id", "_ttl", "_used", "_wait")
 
     def __init__(
         self, service: LockService, names: Sequence[str], *, ttl: float, wait: float | None, tenant_id: str = ""
@@ -127,8 +128,12 @@ class _Holding:
         self._wait = wait
         self._tenant_id = tenant_id
         self._body = Body()
+        self._used = False
 
     async def _enter(self) -> list[HeldLock]:
+        if self._used:  # before anything is held that the one body could not give back
+            raise UsageError(USED)
+        self._used = True
         names = sorted(set(self._names))
         wait, ends = self._wait, trio.current_time() + self._wait if self._wait else 0.0
         try:
