@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from dotmac.tasks import (
     MemoryStorage,
     OperationFailed,
     OperationStatus,
+    OutcomeUnknown,
     StorageUnavailable,
     UnknownOperation,
 )
@@ -57,6 +59,23 @@ async def test_an_error_whose_text_cannot_be_had_is_raised_and_stored(shared: Me
         with pytest.raises(OperationFailed, match="its text cannot be had: ValueError"):
             await node.manager.run_idempotent(**ASK)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_cancellation_of_another_loop_is_no_cancellation_of_who_asked(
+    shared: MemoryStorage, grouped: bool
+) -> None:
+    async def do(_parameters: Any) -> None:
+        cancelled = asyncio.CancelledError()
+        raise BaseExceptionGroup("of a nursery", [cancelled]) if grouped else cancelled
+
+    async with Node(shared, _with(do)) as node:
+        with pytest.raises(OutcomeUnknown, match="CancelledError"):
+            await node.manager.run_idempotent(**ASK)
+        with pytest.raises(OutcomeUnknown, match="CancelledError"):
+            await node.manager.run_idempotent(**ASK, store_errors=True)
+        with pytest.raises(OperationFailed, match="OutcomeUnknown: the handler let"):
+            await node.manager.run_idempotent(**ASK)
 
 
 async def test_an_error_that_quotes_a_whole_response_is_stored_in_short(shared: MemoryStorage) -> None:

@@ -20,7 +20,7 @@ import msgspec
 import trio
 from msgspec import Raw
 
-from ..errors import InvalidInput, NonRetryableError, OutcomeUnknown
+from ..errors import InvalidInput, NonRetryableError
 from ..jsonvalue import check_json, encode
 from ..metrics import around_attempt
 from ..retry import RetryPolicy
@@ -32,9 +32,8 @@ from .handlers import Handler
 from .limits import AttemptLimit
 from .log_fields import attempt_fields
 from .step_lock import LockedHandler
-from .unknown_errors import singles
+from .unknown_errors import doubt_of, singles
 
-_NOBODYS = (trio.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)
 _log = logging.getLogger(__name__)
 
 
@@ -118,11 +117,10 @@ async def run_attempt(
             result = await handler.call(parameters, context)
     except Exception as error:
         return _failure(handler, error, attempt, context, policy)
-    except BaseException as error:  # such as the cancellation of a loop of the handler's own: it cancels nothing here
-        if any(isinstance(single, _NOBODYS) for single in singles(error)):
+    except BaseException as error:
+        doubt = doubt_of(error)
+        if doubt is None:
             raise
-        doubt = OutcomeUnknown(f"the handler let {repr_of(error)} out of its task")
-        doubt.__cause__ = error
         return _failure(handler, doubt, attempt, context, policy)
     return _as_json(result, max_payload)
 

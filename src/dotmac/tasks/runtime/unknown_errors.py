@@ -11,7 +11,9 @@ from collections.abc import Iterator
 import trio
 
 from ..errors import LockLost, OutcomeUnknown
+from .error_texts import repr_of
 
+_NOBODYS = (trio.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)
 _ALWAYS = (OutcomeUnknown, LockLost)
 _BY_DEFAULT = (*_ALWAYS, TimeoutError, ConnectionError, trio.TooSlowError, trio.BrokenResourceError)
 _BY_NAME = frozenset({
@@ -44,6 +46,18 @@ def leaves_unknown(error: BaseException, chosen: tuple[type[Exception], ...] | N
         chosen: The errors that do, beside `OutcomeUnknown` and `LockLost`; None: time-outs and lost connections.
     """
     return any(_is_unknown(single, chosen) for single in singles(error))
+
+
+def doubt_of(error: BaseException) -> OutcomeUnknown | None:
+    """What stands for something that a handler let out and that is no `Exception`, such as a loop's cancellation.
+
+    It cancels nothing where it arrives, and is no end of anything but the handler. None: it is, and has to pass.
+    """
+    if any(isinstance(single, _NOBODYS) for single in singles(error)):
+        return None
+    doubt = OutcomeUnknown(f"the handler let {repr_of(error)} out of its task")
+    doubt.__cause__ = error
+    return doubt
 
 
 def singles(error: BaseException) -> Iterator[BaseException]:
