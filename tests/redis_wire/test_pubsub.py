@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import trio
 import trio.testing
 
 from dotmac.tasks.errors import StorageMisconfigured, StorageUnavailable
 from redis_wire.wire_helpers import client_of, eventually
+from support.processes import port_candidates
 from support.proxy import Fault, FaultProxy
 from support.servers import Server, standalone
 
@@ -112,6 +115,25 @@ async def test_silent_connection_is_noticed(server: Server, host: str) -> None:
         proxy.randomize(1, {Fault.STALL_REPLY: 1.0})
         await eventually(lambda: Fault.STALL_REPLY in proxy.history)
         proxy.calm()
+        with trio.fail_after(20):
+            await watch.wait()
+
+
+async def test_a_server_that_refuses_to_say_it_lives_is_listened_to_all_the_same(server: Server, host: str) -> None:
+    def refused_pings() -> int:
+        found = re.search(r"cmdstat_ping:.*rejected_calls=(\d+)", server.cli("INFO", "commandstats"))
+        return int(found[1]) if found else 0
+
+    def listener() -> str:
+        return str(server.cli("CLIENT", "LIST", "TYPE", "pubsub")).partition(" ")[0]
+
+    server.cli("CONFIG", "SET", "replica-serve-stale-data", "no")
+    server.cli("REPLICAOF", server.host, next(port_candidates()))
+    async with client_of(server.url, loop_host=host, socket_timeout=0.2) as client, client.watch("a") as watch:
+        first = listener()
+        await eventually(lambda: refused_pings() > 2)
+        assert listener() == first
+        server.cli("PUBLISH", "a", "x")
         with trio.fail_after(20):
             await watch.wait()
 

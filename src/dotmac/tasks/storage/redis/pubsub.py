@@ -235,6 +235,8 @@ class Subscriptions:
             listener.close("it answered what was not asked")
             return
         verb, channel = self._asked.popleft()
+        if verb == b"PING":
+            return  # a sign of life, whatever it says: who loads, cannot save, or has lost its master, refuses it
         counts = verb == b"SUBSCRIBE" and self._settle(channel)
         if isinstance(said, ErrorReply):
             self._refused(listener, channel, said)
@@ -263,6 +265,7 @@ class Subscriptions:
         failure = as_error(error, listener.address, f"SUBSCRIBE {channel.decode(errors='replace')}")
         if not isinstance(failure, StorageMisconfigured):
             listener.close(str(failure))  # nothing that the subscription itself is to blame for: try again
+            listener.heard = False  # but as after a failure to connect, ever later
             return
         for watch in self._watches.get(channel, ()):
             watch.fail(failure)
