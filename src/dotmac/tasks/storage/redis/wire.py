@@ -31,6 +31,7 @@ from dotmac.tasks.errors import EnvironmentFault, StorageMisconfigured, StorageU
 
 from .address import Address
 from .options import RedisOptions
+from .replies import ErrorReply, Remedy, remedy_for
 
 
 class Wire(Protocol):
@@ -195,13 +196,19 @@ def connect_error(error: Exception, address: Address, options: RedisOptions) -> 
         )
     if isinstance(error, NoPermissionError):
         return StorageMisconfigured(f"{address} does not let this user connect ({text}): grant +@connection")
-    if isinstance(error, ResponseError):
+    if isinstance(error, ResponseError) and not _passes(text):
         return StorageMisconfigured(
             f"{address} refused the greeting ({text}): check the database number, and that it is Redis 7 or Valkey 8"
         )
     if isinstance(error.__context__, ssl.SSLCertVerificationError):
         return StorageMisconfigured(f"the certificate of {address} was not accepted ({text}): check ssl_ca_certs")
     return StorageUnavailable(f"cannot connect to {address}: {text}")
+
+
+def _passes(refusal: str) -> bool:
+    """Whether the server may greet us later, with nothing changed: it runs a long script, or has too many clients."""
+    # redis-py knows the latter only in the words of a server that is no node of a Cluster.
+    return remedy_for(ErrorReply(refusal)) is not Remedy.NONE or "max number of clients" in refusal
 
 
 #: What redis-py and asyncio raise while connecting when the surroundings are at fault.
