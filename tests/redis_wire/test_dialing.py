@@ -1,10 +1,12 @@
-"""How a server is reached: through greetings that it refuses for a while."""
+"""How a server is reached: by names with several addresses, and through greetings that it refuses for a while."""
 
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -21,6 +23,37 @@ BINARIES = [
     None,
     pytest.param(DEBIAN_REDIS, marks=pytest.mark.skipif(not DEBIAN_REDIS.exists(), reason="no redis-server")),
 ]
+
+
+@contextmanager
+def silent(address: str, port: int) -> Iterator[None]:
+    """A host that is gone: its queue of new connections is full, so the kernel answers no more of them."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((address, port))
+        listener.listen(0)
+        for _ in range(3):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex((address, port))
+        yield
+
+
+@pytest.mark.parametrize("seconds", [0.5, 5.0])
+async def test_a_dead_address_of_a_name_does_not_hide_the_next(
+    shared_server: Server, host: str, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, resolve = shared_server.port, socket.getaddrinfo
+
+    def resolve_name(name: Any, *arguments: Any, **more: Any) -> Any:
+        if name != "two.test":
+            return resolve(name, *arguments, **more)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in ("127.0.0.2", "127.0.0.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_name)
+    with silent("127.0.0.2", port):
+        async with client_of(f"redis://two.test:{port}", loop_host=host, socket_timeout=seconds) as client:
+            assert await client.execute("PING", timeout=30) == b"PONG"
 
 
 @pytest.mark.parametrize("binary", BINARIES)

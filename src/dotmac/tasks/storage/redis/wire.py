@@ -5,17 +5,19 @@ commands is what costs 250 to 400 microseconds each under trio-asyncio, so after
 taken over with the public `BaseTransport.set_protocol`: from then on bytes arrive in a plain `asyncio.Protocol`,
 with no task, future or timeout in between.
 
-What is taken from redis-py 6 to 8 for this: the public constructor arguments and `connect()`, and two attributes
-that all of them have, `_reader` and `_writer`. No byte can be left in redis-py's buffers at the take-over: the
-server speaks only when asked, and the handshake has read all its answers.
+What is taken from redis-py 6 to 8 for this: the public constructor arguments and `connect()`, and three names that
+all of them have, `_reader`, `_writer` and `_connection_arguments` (how asyncio is asked to connect). No byte can be
+left in redis-py's buffers at the take-over: the server speaks only when asked, and the handshake has read all its
+answers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
@@ -32,6 +34,8 @@ from dotmac.tasks.errors import EnvironmentFault, StorageMisconfigured, StorageU
 from .address import Address
 from .options import RedisOptions
 from .replies import ErrorReply, Remedy, remedy_for
+
+_NEXT_ADDRESS_AFTER = 0.25  # seconds without an answer from the one before
 
 
 class Wire(Protocol):
@@ -125,8 +129,26 @@ def _factory(settings: dict[str, Any], address: Address, options: RedisOptions) 
         return lambda: UnixDomainSocketConnection(path=address.host, **settings)
     settings |= {"host": address.host, "port": address.port, **_keepalive(options.socket_timeout)}
     if options.tls:
-        return lambda: SSLConnection(**settings, **options.tls_options)
-    return lambda: Connection(**settings)
+        return lambda: _EncryptedTCP(**settings, **options.tls_options)
+    return lambda: _TCP(**settings)
+
+
+class _TCP(Connection):
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        return _all_addresses(super()._connection_arguments(), self.socket_connect_timeout)
+
+
+class _EncryptedTCP(SSLConnection):
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        return _all_addresses(super()._connection_arguments(), self.socket_connect_timeout)
+
+
+def _all_addresses(arguments: Mapping[str, Any], timeout: float | None) -> Mapping[str, Any]:
+    """Has asyncio try the next address of a name when one does not answer soon (RFC 8305).
+
+    By itself it waits for each in turn, so a dead host would use up the time to connect of those behind it.
+    """
+    return {**arguments, "happy_eyeballs_delay": min(_NEXT_ADDRESS_AFTER, (timeout or math.inf) / 4)}
 
 
 def _keepalive(timeout: float) -> dict[str, Any]:
