@@ -49,6 +49,7 @@ def test_only_what_passes_has_a_remedy() -> None:
 def test_redirections_are_read() -> None:
     assert redirection(ErrorReply("MOVED 3999 10.0.0.1:6381"), NODE) == (3999, Address("10.0.0.1", 6381))
     assert redirection(ErrorReply("ASK 3999 :6381"), NODE) == (3999, Address("node", 6381))
+    assert redirection(ErrorReply("ASK 3999 ?:6381"), NODE) == (3999, Address("node", 6381))
     assert redirection(ErrorReply("ASK 1 ::1:6381"), NODE) == (1, Address("::1", 6381))
     with pytest.raises(InternalError):
         redirection(ErrorReply("MOVED somewhere"), NODE)

@@ -22,7 +22,7 @@ from .dialing import NodeDialer
 from .host import Host
 from .link import Link
 from .options import RedisOptions
-from .replies import ErrorReply, Remedy, redirection, remedy_for
+from .replies import UNNAMED, ErrorReply, Remedy, redirection, remedy_for
 
 SLOTS = 16384
 ASKING = pack((b"ASKING",))
@@ -151,8 +151,8 @@ class Cluster:
         slots: list[Address | None] = [None] * SLOTS
         for first, last, primary, *_replicas in reply:
             host = (primary[0] or b"").decode()
-            # A node that does not know its own name (or must not tell) means: where you found me.
-            address = Address(told_by.host if host in {"", "?"} else host, primary[1])
+            # Who is unnamed means: where you found me.
+            address = Address(told_by.host if host in UNNAMED else host, primary[1])
             slots[first : last + 1] = [address] * (last - first + 1)
         self._slots, self._refusals = slots, {}
         self._primaries = tuple(dict.fromkeys(address for address in slots if address is not None))

@@ -67,6 +67,9 @@ _MISCONFIGURATIONS = {
     "ASK": "is a node of a Redis Cluster: use redis+cluster:// or cluster=True",
 }
 
+#: What stands for the host of a node of a Cluster that does not know its own, or must not tell.
+UNNAMED = {"", "?"}
+
 # Of a script that may be called, but not do what it does; Redis 7.0 says it otherwise than what came later.
 _FORBIDDEN_IN_SCRIPT = ("ERR ACL failure in script", "ERR The user executing the script can't")
 
@@ -99,7 +102,7 @@ def as_error(error: ErrorReply, where: Address | str, what: str) -> DotmacTasksE
 def redirection(error: ErrorReply, asked: Address) -> tuple[int, Address]:
     """Reads ``MOVED slot host:port`` and ``ASK slot host:port``.
 
-    An empty host means the host that was asked, with another port.
+    No host, or the ``?`` of a node that was told to give its name and has none: the host that was asked.
 
     Raises:
         InternalError: The reply does not have this form.
@@ -107,6 +110,6 @@ def redirection(error: ErrorReply, asked: Address) -> tuple[int, Address]:
     try:
         _, slot, location = error.message.split(" ")
         host, _, port = location.rpartition(":")
-        return int(slot), Address(host or asked.host, int(port))
+        return int(slot), Address(asked.host if host in UNNAMED else host, int(port))
     except ValueError:
         raise InternalError(f"{asked} redirects in a form nobody knows: {error.message}") from None
