@@ -15,6 +15,7 @@ from dotmac.tasks.errors import (
     StorageRefused,
     StorageUnavailable,
 )
+from dotmac.tasks.storage.redis.gateway import RedisClient
 from dotmac.tasks.storage.redis.script import Script
 from redis_wire.wire_helpers import at_rest, client_of, eventually
 from support.servers import DEBIAN_REDIS, Server, standalone
@@ -149,6 +150,19 @@ async def test_readonly_replica_is_refused_after_the_deadline(server: Server) ->
         await client.execute("PING")
         with pytest.raises(StorageRefused, match="read-only"):
             await client.execute("SET", "k", 1, timeout=0.5)
+
+
+async def test_readonly_replica_is_not_connected_to_anew_for_each_try(server: Server) -> None:
+    async def write(client: RedisClient) -> None:
+        with pytest.raises((StorageRefused, StorageUnavailable), match="READONLY"):
+            await client.execute("SET", "k", 1, timeout=1)
+
+    server.cli("REPLICAOF", "127.0.0.1", "1")
+    async with client_of(server.url) as client:
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(write, client)
+        assert client.status()[0].connections < 5, "it is looked for anew now and then, not at each try"
 
 
 async def test_replica_that_becomes_master_is_found_within_the_deadline(server: Server) -> None:

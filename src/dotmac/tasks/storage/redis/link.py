@@ -188,10 +188,10 @@ class Link:
     def renew(self, call: Call) -> None:
         """Looks for the server anew, because it answered `call` as only a wrong one does.
 
-        Calls that were sent earlier get their replies first. A complaint about an earlier connection is ignored.
+        Calls that were sent earlier get their replies first. See `Session.is_outdated_by` for what is ignored.
         """
         session = self._session
-        if session is not None and call.sent_at >= session.began_at:
+        if session is not None and session.is_outdated_by(call):
             session.finish("it is no master any more")
 
     async def _keep_connected(self) -> None:

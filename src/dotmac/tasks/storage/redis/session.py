@@ -27,6 +27,7 @@ from .replies import ErrorReply
 from .wire import Wire
 
 _INCOMPLETE = object()
+_YOUNG = 0.5  # seconds
 #: hiredis before 3.2 cannot tell a push from a list; on a connection without subscriptions the server sends none.
 _PUSH = getattr(hiredis, "PushNotification", None)
 
@@ -113,6 +114,14 @@ class Session:
     def is_quiet(self) -> bool:
         """Whether the last call went alone and is answered, and another can be written."""
         return self.batch == 1 and not self.unanswered and self.writable
+
+    def is_outdated_by(self, call: Call) -> bool:
+        """Whether the answer to `call`, that this server is no master, is a reason to look for another one.
+
+        Not if it came on an earlier connection. Nor if it came on a young one, that led to who was found just now: as
+        long as there is no other, each caller would end it at each try.
+        """
+        return call.sent_at >= self.began_at + _YOUNG
 
     @property
     def unsettled(self) -> list[Call]:
