@@ -11,7 +11,8 @@ import trio
 from embedded_helpers import User, assert_stopped, keepers, query, servers, user
 
 from dotmac.tasks.errors import AlreadyStarted, InvalidInput, NotStarted, StorageMisconfigured
-from dotmac.tasks.storage.embedded import EmbeddedServer, find_server_binary, parse_embedded_url
+from dotmac.tasks.storage.embedded import EmbeddedServer, find_server_binary
+from dotmac.tasks.storage.embedded_urls import parse_embedded_url
 from support.processes import processes_in
 from support.servers import DEBIAN_REDIS, server_folder
 

@@ -17,7 +17,6 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
-from urllib.parse import unquote
 
 import trio
 
@@ -33,26 +32,8 @@ Fsync = Literal["always", "everysec"]
 KEEPER_SCRIPT = str(Path(embedded_keeper.__file__).absolute())
 POLL_SECONDS = 0.01
 LEAVE_SECONDS = embedded_keeper.STOP_SECONDS + 5.0
+LAUNCHES = 2  # a keeper that was killed in its first moment left nothing behind, and does not count
 BUSY_REPLIES = (b"-LOADING", b"-BUSY")  # alive, and will answer later
-
-
-def parse_embedded_url(url: str) -> Path:
-    """The folder that an ``embedded://`` address names.
-
-    ``embedded://./data`` and ``embedded://data`` are relative to the working directory, ``embedded:///var/data``
-    is absolute, ``embedded://~/data`` is in the home directory.
-
-    Raises:
-        InvalidInput: If it is another kind of address, names no folder, or has a query or fragment.
-    """
-    scheme, separator, folder = url.partition("://")
-    if not separator or scheme.lower() != "embedded":
-        raise InvalidInput("url", f"{url!r} does not begin with embedded://")
-    if "?" in folder or "#" in folder:
-        raise InvalidInput("url", f"{url!r} has more than a folder; in a folder's name, write %3F for ? and %23 for #")
-    if not folder:
-        raise InvalidInput("url", f"{url!r} names no folder; write embedded://./data, for example")
-    return Path(unquote(folder)).expanduser()
 
 
 def find_server_binary() -> Path:
@@ -161,17 +142,21 @@ class EmbeddedServer:
 
         Raises:
             StorageUnavailable: If it has no users left and does not stop in time.
+            StorageMisconfigured: If the folder was taken away meanwhile.
 
         When it raises, or is cancelled, this process is no user any more; the keeper stops the server.
         """
-        self._release()
+        try:
+            self.check_in_place()  # in another folder there is nothing to wait for
+        finally:
+            self._release()
         with trio.move_on_after(LEAVE_SECONDS):
             while self._files.is_kept():
                 if self._files.has_users():
                     break
                 await trio.sleep(POLL_SECONDS)
             return
-        message = f"the server in {self.folder} did not stop in {LEAVE_SECONDS} s; {self._files.log_tail()}"
+        message = f"the server in {self.folder} did not stop in {LEAVE_SECONDS} s; {self._files.told()}"
         raise StorageUnavailable(message)
 
     async def ensure_running(self) -> None:
@@ -187,12 +172,12 @@ class EmbeddedServer:
         if self._users is None:
             raise NotStarted("the embedded server runs inside `async with` only")
         last_sign_of_life = trio.current_time()
-        launched = False
+        launches = 0
         while True:
             remaining = last_sign_of_life + self._start_timeout - trio.current_time()
             if remaining <= 0:
                 message = f"the server in {self.folder} did not answer in {self._start_timeout} s"
-                raise StorageUnavailable(f"{message}; {self._files.log_tail()}")
+                raise StorageUnavailable(f"{message}; {self._files.told()}")
             with trio.move_on_after(remaining):
                 answer = await self._ask("PING")
                 if answer.startswith(b"+PONG"):
@@ -202,18 +187,30 @@ class EmbeddedServer:
                     last_sign_of_life = trio.current_time()
                 elif answer:
                     raise StorageMisconfigured(f"the server in {self.folder} answers {answer!r}")
-                elif (claim := self._files.claim_keeper()) is not None:
+                elif (claim := self._claim()) is not None:
                     # A claim after our own launch means that what we launched has ended already.
-                    if launched:
+                    if launches == LAUNCHES:
                         claim.release()
-                        message = (
-                            f"{find_server_binary()} does not start in {self.folder}; if a newer server, "
-                            f"or another kind, wrote the data, use that one; {self._files.log_tail()}"
-                        )
-                        raise StorageMisconfigured(message)
+                        message = f"{find_server_binary()} does not start in {self.folder}"
+                        if not self.is_full():
+                            message += "; if a newer server, or another kind, wrote the data, use that one"
+                        raise StorageMisconfigured(f"{message}; {self._files.told()}")
                     await self._launch(claim)
-                    launched = True
+                    launches += 1
                 await trio.sleep(POLL_SECONDS)
+
+    def check_in_place(self) -> None:
+        """See whether the folder is still there, as it was when it was entered.
+
+        Raises:
+            StorageMisconfigured: It was removed, moved or replaced; what is stored meanwhile may be lost.
+        """
+        if self._users is not None:
+            self._files.check_in_place(self._users)
+
+    def is_full(self) -> bool:
+        """Whether no space is left on the folder's disk."""
+        return self._files.is_full()
 
     async def _enter(self) -> FolderLock:
         """Become a user, which takes until a server that is just being stopped has ended."""
@@ -222,7 +219,7 @@ class EmbeddedServer:
                 await trio.sleep(POLL_SECONDS)
             return users
         message = f"the server in {self.folder} is stopping and did not end in {LEAVE_SECONDS} s"
-        raise StorageUnavailable(f"{message}; {self._files.log_tail()}")
+        raise StorageUnavailable(f"{message}; {self._files.told()}")
 
     def _release(self) -> None:
         self._in_use = False
@@ -230,9 +227,14 @@ class EmbeddedServer:
             self._users.release()
             self._users = None
 
+    def _claim(self) -> FolderLock | None:
+        self.check_in_place()  # in another folder a keeper would find no users, and end
+        return self._files.claim_keeper()
+
     async def _launch(self, claim: FolderLock) -> None:
         """Start a keeper, which inherits `claim`. Cancelled at any point, it leaves a keeper that works, or none."""
         try:
+            self._files.check_data()
             log = self._files.open_log()
             try:
                 await trio.run_process(
@@ -268,5 +270,8 @@ class EmbeddedServer:
                         return b""
                     reply += chunk
                 return reply
-        except (trio.BrokenResourceError, ConnectionError, FileNotFoundError):
+        except (trio.BrokenResourceError, ConnectionError, FileNotFoundError, NotADirectoryError):
             return b""  # not yet started, or just killed: the caller's loop decides what that means
+        except PermissionError as error:
+            message = f"the server in {self.folder} is another user's; run as that user, or use another folder"
+            raise StorageMisconfigured(message) from error

@@ -3,32 +3,52 @@
 It exists so that every rule on which two processes must agree is in one place: the names of the lock files, the
 meaning of holding each, and the path by which the socket is reached. Locks are `flock`s: they belong to an open
 file, the kernel drops them when the holder ends however it ends, and a lock file left behind means nothing. The
-files are never deleted, because a lock on a deleted file excludes nobody.
+files are never deleted from here, because a lock on a deleted file excludes nobody.
 
+- the folder itself: exclusive as long as a keeper or a server lives; whoever gets it starts them. It is no file in the
+  folder, because two servers on the same data would ruin it, and people and cleaners of /tmp do delete lock files.
 - `users.lock`: shared by every user, exclusive for a keeper that found no user left (see `embedded_keeper`).
-- `keeper.lock`: exclusive as long as a keeper or a server lives; whoever gets it starts them.
 - `door.lock`: exclusive for a moment while a leaving user looks whether others are left, so that two who leave
   at once do not take each other's look for a user.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-from dotmac.tasks.errors import StorageMisconfigured
+from dotmac.tasks.errors import InvalidInput, StorageMisconfigured
+from dotmac.tasks.jsonvalue import is_text
 from dotmac.tasks.storage import embedded_keeper
 
 SOCKET_PATH_BYTES = 100  # sockaddr_un holds 104 bytes on macOS, 108 on Linux
 _LINK_LENGTH = 16
 LOG_TAIL_LINES = 15
 LOG_TAIL_BYTES = 4096
+DISK_RESERVE = 65_536  # with less than that, a server cannot even write its log
+_DATA = "appendonlydir"
+_FIRST_BASE = "appendonly.aof.1.base.rdb"  # is there before the manifest, when a server starts for the first time
+
+
+def absolute(path: str | Path) -> Path:
+    """Where the folder is, whatever becomes of the working directory: absolute, without links, ``~`` replaced.
+
+    Raises:
+        InvalidInput: It can be no path.
+    """
+    try:
+        return Path(os.path.realpath(Path(path).expanduser()))
+    except (ValueError, RuntimeError) as error:  # a null character; a user who has no home directory
+        raise InvalidInput("path", f"{str(path)!r:.80} cannot be a folder: {error}") from error
 
 
 class FolderLock:
@@ -39,12 +59,13 @@ class FolderLock:
 
     @classmethod
     def attempt(cls, path: Path, *, shared: bool = False) -> Self | None:
-        """Take the lock if it can be had now; None if somebody's lock is in the way.
+        """Take the lock of a file, or of a folder, if it can be had now; None if somebody's lock is in the way.
 
         Raises:
-            OSError: If the file cannot be opened or its file system has no locks.
+            OSError: If it cannot be opened or its file system has no locks.
         """
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        how = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+        fd = os.open(path, how | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -61,12 +82,14 @@ class FolderLock:
 
 
 class ServerFolder:
-    """Paths and locks of one data folder."""
+    """Paths and locks of one data folder.
+
+    Every method raises StorageMisconfigured where the folder cannot be used.
+    """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.expanduser().resolve()
+        self.path = absolute(path)
         self._users = self.path / embedded_keeper.USERS_LOCK_NAME
-        self._keeper = self.path / "keeper.lock"
         self._door = self.path / "door.lock"
         self._log = self.path / embedded_keeper.LOG_NAME
 
@@ -76,14 +99,53 @@ class ServerFolder:
         Raises:
             StorageMisconfigured: If it cannot be made or written. Nothing was changed in an existing folder.
         """
-        try:
+        with self._usable():
             if not self.path.is_dir():
                 self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for lock in (self._users, self._keeper, self._door):
+            for lock in (self._users, self._door):
                 os.close(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Whatever goes wrong with the folder inside of this, the error names it."""
+        try:
+            yield
         except OSError as error:
             message = f"the data folder {self.path} cannot be used: {error}; give a folder that this user can write"
             raise StorageMisconfigured(message) from error
+
+    def check_in_place(self, users: FolderLock) -> None:
+        """Refuse to go on where this is not the folder any more in which `users` was taken.
+
+        Raises:
+            StorageMisconfigured: It was removed, moved or replaced: the server writes into files that nobody will find.
+        """
+        try:
+            if os.path.samestat(os.stat(self._users), os.fstat(users.fd)):  # noqa: PTH116 - beside fstat
+                return
+        except OSError:
+            pass  # it is not there, which is what is told below
+        message = (
+            f"the data folder {self.path}, or {self._users.name} in it, was removed, moved or replaced while in use; "
+            "what is stored meanwhile may be lost: stop all who use it, put the folder back, and start them again"
+        )
+        raise StorageMisconfigured(message)
+
+    def check_data(self) -> None:
+        """Refuse data of which the manifest is missing: a server would take it for none, and overwrite it.
+
+        Raises:
+            StorageMisconfigured: The manifest is not there, but files that only a manifest makes sense of are.
+        """
+        with self._usable():
+            data = self.path / _DATA
+            if not data.is_dir() or any(data.glob("*.manifest")):
+                return
+            orphans = [found.name for found in data.glob("appendonly.aof.*") if found.stat().st_size]
+            if set(orphans) <= {_FIRST_BASE}:
+                return  # as of a server that was killed in its very first moment
+        message = f"{data} holds {', '.join(sorted(orphans))}, but no appendonly.aof.manifest, without which a server"
+        raise StorageMisconfigured(f"{message} would begin anew and overwrite them; put it back, or move them away")
 
     def socket(self) -> Path:
         """The path by which this user's processes reach the server's socket, which always lies in the folder.
@@ -92,12 +154,18 @@ class ServerFolder:
         directory. The link follows from the folder alone and leads to the folder, so processes need no agreement
         on it, and one that was cleaned away is simply made again.
 
+        A path whose bytes are no text goes through the link too: a URL could not carry it.
+
         Raises:
             StorageMisconfigured: If the directory for the link belongs to somebody else.
         """
         direct = self.path / embedded_keeper.SOCKET_NAME
-        if len(os.fsencode(direct)) <= SOCKET_PATH_BYTES:
+        if len(os.fsencode(direct)) <= SOCKET_PATH_BYTES and is_text(str(direct)):
             return direct
+        with self._usable():
+            return self._by_link(direct)
+
+    def _by_link(self, direct: Path) -> Path:
         links = self._links()
         links.mkdir(mode=0o700, exist_ok=True)
         found = links.lstat()
@@ -126,22 +194,34 @@ class ServerFolder:
 
     def enter(self) -> FolderLock | None:
         """Become a user; None while a server that had no users is being stopped (or a leaving user looks)."""
-        return FolderLock.attempt(self._users, shared=True)
+        with self._usable():
+            return FolderLock.attempt(self._users, shared=True)
 
     def claim_keeper(self) -> FolderLock | None:
         """The right and duty to start the server; None if a keeper or a server lives, or another claims it."""
-        return FolderLock.attempt(self._keeper)
+        with self._usable():
+            return self._folder_lock()
 
     def is_kept(self) -> bool:
         """Whether a keeper or a server lives (or one is being started)."""
-        probe = FolderLock.attempt(self._keeper, shared=True)
+        with self._usable():
+            probe = self._folder_lock(shared=True)
         if probe is None:
             return True
         probe.release()
         return False
 
+    def _folder_lock(self, *, shared: bool = False) -> FolderLock | None:
+        if not self.path.is_dir():  # a file could be locked as well, and would say nothing of a server
+            raise NotADirectoryError(errno.ENOTDIR, "it is no directory any more", str(self.path))
+        return FolderLock.attempt(self.path, shared=shared)
+
     def has_users(self) -> bool | None:
         """Whether anybody uses the server; None if somebody else is looking just now: look again."""
+        with self._usable():
+            return self._look_for_users()
+
+    def _look_for_users(self) -> bool | None:
         door = FolderLock.attempt(self._door)
         if door is None:
             return None
@@ -160,11 +240,23 @@ class ServerFolder:
 
     def open_log(self) -> int:
         """A file descriptor that appends to the server's log, for the output of processes."""
-        return os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        with self._usable():
+            return os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
-    def log_tail(self) -> str:
-        """The last lines of the server's log, for an error's message."""
-        if not self._log.exists():
+    def is_full(self) -> bool:
+        """Whether no space is left on the folder's disk."""
+        with self._usable():
+            disk = os.statvfs(self.path)
+        return disk.f_bavail * disk.f_frsize < DISK_RESERVE
+
+    def told(self) -> str:
+        """What is known of why the server does not do what it shall, for an error's message."""
+        if self.is_full():  # nor is there any for its log, so that says nothing
+            return f"no space is left on the disk of {self.path}: free some; {self._log_tail()}"
+        return self._log_tail()
+
+    def _log_tail(self) -> str:
+        if not self._log.is_file():
             return "the server wrote no log"
         with self._log.open("rb") as log:
             log.seek(max(0, self._log.stat().st_size - LOG_TAIL_BYTES))

@@ -7,8 +7,8 @@ open file, so when the waiter ends, the keeper itself holds that lock: nobody us
 to until the keeper has stopped it and gone. The server is a child too, so the keeper is one `os.wait()` loop with
 no thread and no polling.
 
-`keeper.lock` arrives locked from the user that started this process, and the server inherits it: it is free when
-neither keeper nor server lives, and a second server on the same folder is impossible. Should the keeper be killed,
+The lock of the folder itself arrives from the user that started this process, and the server inherits it: it is free
+when neither keeper nor server lives, and a second server on the same folder is impossible. Should the keeper be killed,
 the kernel asks the server to stop (Linux: parent-death signal); nothing is lost and no orphan stays.
 
 This file runs as a script with the standard library alone (`python -I -S`): it starts in a few milliseconds, and

@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import trio
 
-from dotmac.tasks.errors import EnvironmentFault, InvalidInput
+from dotmac.tasks.errors import EnvironmentFault, InvalidInput, StorageRefused
 
-from ..embedded import EmbeddedServer, parse_embedded_url
+from ..embedded import EmbeddedServer
+from ..embedded_urls import parse_embedded_url
 from .checks import DURABILITIES, Durability, check_messages, check_server, choose_barrier, open_namespace
 from .gateway import RedisClient, open_client
 from .layout import Layout
@@ -36,6 +37,8 @@ class Target:
         fsync: Of an embedded server.
         durability: What acknowledged writes survive.
         replicas: How many replicas must have a write, for ``durability="replica"``.
+        folder: Of the embedded server, if there is to be one; absolute, so that it stays the same wherever the
+            working directory is later.
     """
 
     url: str = field(repr=False)  # both can hold a password
@@ -45,6 +48,7 @@ class Target:
     fsync: Fsync = "everysec"
     durability: Durability = "server"
     replicas: int = 1
+    folder: Path | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if self.durability not in DURABILITIES:
@@ -56,13 +60,10 @@ class Target:
         if self.partitions is not None and (isinstance(self.partitions, bool) or not isinstance(self.partitions, int)):
             raise InvalidInput("partitions", f"must be a whole number, not {self.partitions!r}")
         Layout(self.prefix, 1 if self.partitions is None else self.partitions)
-        if self.folder is None:
+        if isinstance(self.url, str) and self.url.partition(":")[0].lower() == "embedded":
+            object.__setattr__(self, "folder", parse_embedded_url(self.url).absolute())
+        else:
             RedisOptions.from_url(self.url, **self.settings)
-
-    @property
-    def folder(self) -> Path | None:
-        """Of the embedded server, if there is to be one."""
-        return parse_embedded_url(self.url) if self.url.startswith("embedded:") else None
 
 
 @asynccontextmanager
@@ -103,12 +104,22 @@ async def _checked(options: RedisOptions, target: Target) -> AsyncIterator[tuple
 
 
 async def _guard(server: EmbeddedServer, client: RedisClient) -> None:
-    """Start the embedded server again in the one case in which its keeper cannot: when that was killed itself."""
+    """Start the embedded server again in the one case in which its keeper cannot: when that was killed itself.
+
+    And tell of what nobody else notices: a folder that was taken away, or a disk on which the server cannot live.
+    """
+    told = ""
     while True:
         await trio.sleep(_GUARD_INTERVAL)
-        if all(link.connected for link in client.status()):
-            continue
         try:
+            server.check_in_place()
+            if all(link.connected for link in client.status()):
+                told = ""
+                continue
+            if server.is_full():
+                raise StorageRefused(f"no space is left on the disk of {server.folder}: free some")
             await server.ensure_running()
         except EnvironmentFault as error:
-            _log.warning("the embedded server does not run: %s", error)
+            if str(error) != told:  # once, not each second
+                told = str(error)
+                _log.error("the embedded server does not run as it should: %s", error)

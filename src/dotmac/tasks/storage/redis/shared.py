@@ -13,6 +13,8 @@ from typing import Generic, TypeVar
 
 import trio
 
+from dotmac.tasks.errors import EnvironmentFault
+
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -83,7 +85,8 @@ class _Opening(Generic[T]):
             # A system task must not raise. Users that wait for the opening get it; for users who are past that
             # every call raises from now on, and the log says why.
             if self._settled.is_set():
-                _log.critical("the storage broke and is closed", exc_info=error)
+                known = isinstance(error, EnvironmentFault)  # which says what happened, and what mends it
+                _log.critical("the storage broke and is closed: %s", error, exc_info=None if known else error)
             self._failure = error
         except BaseException as error:
             if BaseExceptionGroup("", [error]).subgroup(KeyboardInterrupt) is None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dotmac.tasks.models import Finding
 
+from ..embedded_urls import embedded_url
 from ..records import Purged
 from ..seed import SeedMethods
 from .connecting import Fsync, Target, connected
@@ -69,12 +70,12 @@ class RedisStorage(RedisSearch, RedisKeySearch, RedisLocks, SeedMethods):
         The first process that opens the folder starts the server, others join it, the last one stops it.
 
         Args:
-            path: The folder; made if need be.
+            path: The folder; made if need be. ``~`` is the home directory.
             fsync: When the server makes writes durable: ``everysec`` (a power cut loses up to a second, a crash of
                 a process nothing), or ``always``.
             **options: As for the class.
         """
-        return cls(f"embedded:///{Path(path).absolute().as_posix().lstrip('/')}", fsync=fsync, **options)
+        return cls(embedded_url(path), fsync=fsync, **options)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:

@@ -76,7 +76,8 @@ def read_url(url: str) -> dict[str, Any]:
     except ValueError:
         raise InvalidInput(_FIELD, "is not a URL (a [bracket] of an IPv6 address is not closed?)") from None
     if parts.scheme not in _SCHEMES:
-        raise InvalidInput(_FIELD, f"must begin with one of {', '.join(f'{name}://' for name in _SCHEMES)}")
+        known = ", ".join(f"{name}://" for name in _SCHEMES)
+        raise InvalidInput(_FIELD, f"must begin with one of {known}; or, for a server of its own, embedded://")
     if parts.fragment:
         raise InvalidInput(_FIELD, "has a '#': write it as %23")
     topology, tls = _SCHEMES[parts.scheme]
