@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +48,39 @@ def test_another_missing_module_is_not_taken_for_the_extra() -> None:
     ended = dotmac_tasks("demo", before="import sys; sys.modules['fcntl'] = None; ")
     assert ended.returncode == 1
     assert "ModuleNotFoundError" in ended.stderr
+
+
+@pytest.mark.parametrize("words", [["--version"], ["locks", "--redis", ""]])
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_changes_no_exit_code(closed: str, words: list[str]) -> None:
+    command = shlex.join([sys.executable, "-c", _RUN, *words])
+    ended = subprocess.run(["sh", "-c", f"{command} {closed}"], capture_output=True, text=True, check=False)
+    assert ended.returncode == dotmac_tasks(*words).returncode
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_empty_standard_input_is_told_where_it_is_closed() -> None:
+    command = shlex.join([sys.executable, "-c", _RUN, "sagas", "start", "-", "--redis", "redis://127.0.0.1:1/0"])
+    ended = subprocess.run(["sh", "-c", f"{command} <&-"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is full")
+def test_an_output_that_takes_no_more_is_told() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", _RUN, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "dotmac-tasks: cannot write what there is to say: No space left on device\n"
+
+
+def test_ctrl_c_while_it_loads_leaves_no_traceback() -> None:
+    interrupt = "import builtins, os, signal; real = builtins.__import__\n"
+    interrupt += "def late(name, *more, **others):\n"
+    interrupt += "    if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
+    interrupt += "    return real(name, *more, **others)\n"
+    interrupt += "builtins.__import__ = late\n"
+    ended = dotmac_tasks("--version", before=interrupt)
+    assert (ended.returncode, ended.stderr) == (130, "")

@@ -18,7 +18,8 @@ from dotmac.tasks import BackgroundOperationsManager, Finding, OperationStatus, 
 from dotmac.tasks.commands import app
 from dotmac.tasks.commands.connecting import Link
 from dotmac.tasks.commands.output import print_table
-from dotmac.tasks.models import SagaSummary
+from dotmac.tasks.commands.saga_view import print_saga
+from dotmac.tasks.models import SagaStep, SagaSummary, SagaWorkflow
 
 URL = "redis://127.0.0.1:1/0"  # nobody is asked there
 MAIN = [sys.executable, "-c", "from dotmac.tasks.cli import main; main()"]
@@ -93,3 +94,13 @@ def test_the_list_of_sagas_keeps_its_ids(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Link, "ask", lambda _link, _work: SagaList([saga], None))
     monkeypatch.setattr("dotmac.tasks.commands.output._WIDE", 80)
     assert SAGA_ID in run("sagas", "list").stdout
+
+
+def test_a_step_that_failed_is_not_called_parked(capsys: pytest.CaptureFixture[str]) -> None:
+    step = SagaStep("ship", "ship", {}, status=OperationStatus.FAILED, compensation_status=OperationStatus.FAILED)
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    print_saga(SagaWorkflow("id", "acme", "order", [step], status=OperationStatus.FAILED, created_at=at, updated_at=at))
+    head, _, row = capsys.readouterr().out.partition("result or error")
+    assert "parked" in head
+    assert row.count("failed") == 2
+    assert "parked" not in row

@@ -83,11 +83,16 @@ def short_json(value: object) -> str:
 
 
 def status(value: OperationStatus | None) -> Text:
-    """A status in its colour."""
+    """The status of a saga in its colour."""
     if value is None:
         return Text("")
     name = "parked" if value is OperationStatus.FAILED else str(value)
     return Text(name.replace("_", " "), style=_COLOURS[value])
+
+
+def step_status(value: OperationStatus) -> Text:
+    """The same of a step, which fails where its saga is parked."""
+    return Text(str(value).replace("_", " "), style=_COLOURS[value])
 
 
 def clock(at: datetime) -> str:
