@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any
 
 import anyio
 import pytest
 
-from dotmac.tasks import BackgroundOperationsManager, HandlerContext, LockReentered, OperationFailed
+from dotmac.tasks import BackgroundOperationsManager, ClaimLost, HandlerContext, LockReentered, OperationFailed
 from dotmac.tasks.errors import UsageError
 from dotmac.tasks.portal.thread import RuntimeThread
-from portal.hosts import ASYNCIO_HOSTS, HOSTS, PATIENCE, Host, a_manager, eventually, plain_loop, run_asyncio
+from portal.hosts import (
+    ASYNCIO_HOSTS,
+    HOSTS,
+    PATIENCE,
+    Host,
+    a_manager,
+    block_until,
+    eventually,
+    plain_loop,
+    run_asyncio,
+    runtime_threads,
+)
 
 in_asyncio = pytest.mark.parametrize("host", ASYNCIO_HOSTS.values(), ids=ASYNCIO_HOSTS)
 visible: ContextVar[str] = ContextVar("visible", default="nobody")
@@ -405,3 +417,33 @@ def test_a_handler_whose_loop_is_gone_has_not_failed() -> None:
     assert not manager.is_running
     with manager.sync as sync:  # async handlers run under trio now
         assert sync.saga_handle(handle.saga_id).result().results == {"A": "never"}
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_who_waits_for_a_handler_whose_loop_is_closed_meanwhile_is_told(begun: bool) -> None:
+    """Whether its task ran, or was to be made when the loop would be woken up."""
+    manager = a_manager()
+    inside = threading.Event()
+
+    @manager.register_operation_handler("work")
+    async def work(parameters: dict[str, Any]) -> None:
+        inside.set()
+        await asyncio.sleep(PATIENCE)
+
+    async def is_inside() -> bool:
+        return inside.is_set()
+
+    loop = plain_loop()
+    loop.run_until_complete(manager.start())
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(manager.sync.run_idempotent, tenant_id="t", operation_type="work")
+        if begun:
+            loop.run_until_complete(eventually(is_inside))
+        else:
+            block_until(lambda: manager._home.bag_of(loop)._woken)
+        for task in asyncio.all_tasks(loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
+        assert isinstance(asked.exception(PATIENCE), ClaimLost)  # as in every stop in a hurry
+    manager.sync.stop()
+    assert not runtime_threads()
