@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import uvloop
 
 from dotmac.tasks import (
     AlreadyStarted,
@@ -348,6 +349,29 @@ def test_an_event_loop_that_ends_stops_its_manager(caplog: pytest.LogCaptureFixt
             await (await manager.cancel_saga(saga.saga_id)).result()
 
     run_asyncio(look)
+
+
+@pytest.mark.parametrize("by", ["a generator's block", "hand"])
+@pytest.mark.parametrize("make", [plain_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_an_event_loop_that_ends_with_the_managers_block_open_says_nothing_of_generators(
+    make: Callable[[], asyncio.AbstractEventLoop], by: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It closes all generators at once: of a fixture, say, or of a lifespan, and those that they are suspended in."""
+    manager = a_manager()
+
+    async def held() -> AsyncGenerator[None, None]:
+        async with manager:
+            yield
+
+    kept = held()
+
+    async def main() -> None:
+        await (manager.__aenter__() if by == "hand" else anext(kept))
+
+    with asyncio.Runner(loop_factory=make) as runner:
+        runner.run(main())
+    assert not manager.is_running
+    assert "asyncio" not in {record.name for record in caplog.records}
 
 
 @pytest.mark.parametrize("stopped_by", ["thread", "another event loop", "another trio run"])

@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import (
-    AbstractContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    contextmanager,
-    nullcontext,
-    suppress,
-)
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from threading import RLock
 from types import TracebackType
@@ -43,7 +36,7 @@ class Hosted:
         self._thread: RuntimeThread | None = None
         self._stopping: tuple[Hosting | None, RuntimeThread | None] = (None, None)
         self._ahead: Hosting | None = None
-        self._entered = AsyncExitStack()
+        self._block: AnywhereContext[None]
         self._left_behind = False
         self._changing = RLock()  # threads may start and stop it at the same time
         _everywhere.add(self)
@@ -111,29 +104,37 @@ class Hosted:
             return await self._home.run(examine)
         return await (examine() if trio.lowlevel.in_trio_task() else to_thread.run_sync(trio.run, examine))
 
+    # No generator: an event loop that is wound up closes those at once, in whichever order, and this one would be
+    # closed by it in the midst of being left.
+
     async def __aenter__(self) -> Self:
-        await self._entered.enter_async_context(self._running())
+        await self.start()
+        block = AnywhereContext(self, self._hosted().block, lambda nothing, _crossed: nothing)
+        try:
+            await block.__aenter__()
+        except BaseException as error:
+            await self._leave(error)
+            raise
+        self._block = block
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        return await self._entered.__aexit__(kind, error, trace)
-
-    @asynccontextmanager
-    async def _running(self) -> AsyncIterator[None]:
-        await self.start()
-        hurry = False
         try:
-            async with AnywhereContext(self, self._hosted().block, lambda nothing, _crossed: nothing):
-                yield
-        except BaseException as error:
-            # Cancelled, or Ctrl-C: whoever wants out does not want to wait for a drain.
-            hurry = not isinstance(error, Exception)
+            dealt_with = await self._block.__aexit__(kind, error, trace)
+        except BaseException as raised:
+            await self._leave(raised)
             raise
-        finally:
-            with _shield():
-                await self._stop(hurry=hurry)
+        await self._leave(None if dealt_with else error)
+        return dealt_with
+
+    async def _leave(self, error: BaseException | None) -> None:
+        """Stop it at the end of its block, which ended with this."""
+        # Cancelled, or Ctrl-C: whoever wants out does not want to wait for a drain.
+        hurry = error is not None and not isinstance(error, Exception)
+        with _shield():
+            await self._stop(hurry=hurry)
 
     async def _stop(self, *, hurry: bool) -> None:
         with self._being_stopped() as (hosting, thread):

@@ -79,7 +79,8 @@ class RuntimeThread:
         """Stop it, and wait for the end of the thread; who is cancelled meanwhile hurries it. See `Hosting.stop`."""
         self._stopping = True
         if self._watch is not None and not trio.lowlevel.in_trio_task() and asyncio.get_running_loop() is self._loop:
-            await self._watch.aclose()
+            with suppress(RuntimeError):  # the loop ends, and closes it in this very moment
+                await self._watch.aclose()
         await self._end(hurry=hurry)
 
     async def _stop_with_loop(self, handlers: LoopHandlers) -> AsyncGenerator[None, None]:
