@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -151,11 +152,14 @@ async def test_a_hook_takes_two_arguments_or_three(manager: BackgroundOperations
     assert seen == [("w", "t"), ("w", "t", {"status": "completed"})]
 
 
+@pytest.mark.parametrize("error", [RuntimeError("broken hook"), asyncio.CancelledError(), GeneratorExit()], ids=repr)
 async def test_a_hook_that_raises_hurts_nobody_and_is_logged_once(
-    manager: BackgroundOperationsManager, caplog: pytest.LogCaptureFixture
+    manager: BackgroundOperationsManager, caplog: pytest.LogCaptureFixture, error: BaseException
 ) -> None:
+    """Also with what a loop or a generator of its own ended with."""
+
     def broken(_subject: str, _tenant: str) -> None:
-        raise RuntimeError("broken hook")
+        raise error
 
     healthy: list[str] = []
     unregister = register_metrics_hooks(saga_step_completed_hook=broken)
@@ -171,6 +175,19 @@ async def test_a_hook_that_raises_hurts_nobody_and_is_logged_once(
         also()
     assert len([record for record in caplog.records if record.exc_info]) == 1
     assert healthy == ["do"] * 4
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(3)], ids=repr)
+def test_what_ends_the_program_goes_on_through_a_hook(end: BaseException) -> None:
+    def ending(_subject: str, _tenant: str) -> None:
+        raise end
+
+    unregister = register_metrics_hooks(saga_created_hook=ending)
+    try:
+        with pytest.raises(type(end)):
+            emit("saga_created", "w", "t")
+    finally:
+        unregister()
 
 
 def test_a_hook_that_could_never_be_called_is_refused_and_none_is_registered() -> None:

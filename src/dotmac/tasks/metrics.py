@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import trio
+
 from .errors import InvalidInput
 
 Hook = Callable[..., object]
@@ -147,8 +149,8 @@ def emit(point: str, subject: str, tenant_id: str, **details: Any) -> None:
                 registered.hook(subject, tenant_id, dict(details))
             else:
                 registered.hook(subject, tenant_id)
-        except Exception:
-            _log_first(point, registered)
+        except BaseException as error:
+            _log_first(point, registered, error)
 
 
 def around_attempt(context: object) -> AbstractContextManager[None]:
@@ -162,8 +164,8 @@ def _surrounded(context: object) -> Iterator[None]:
     for registered in tuple(_hooks[AROUND_ATTEMPTS]):
         try:
             endings.append((registered, registered.hook(context)))
-        except Exception:
-            _log_first(AROUND_ATTEMPTS, registered)
+        except BaseException as error:
+            _log_first(AROUND_ATTEMPTS, registered, error)
     failure: BaseException | None = None
     try:
         yield
@@ -174,8 +176,8 @@ def _surrounded(context: object) -> Iterator[None]:
         for registered, ending in reversed(endings):
             try:
                 ending(failure)
-            except Exception:
-                _log_first(AROUND_ATTEMPTS, registered)
+            except BaseException as error:
+                _log_first(AROUND_ATTEMPTS, registered, error)
 
 
 def added_metadata(workflow_type: str, tenant_id: str, **details: Any) -> dict[str, str]:
@@ -184,12 +186,15 @@ def added_metadata(workflow_type: str, tenant_id: str, **details: Any) -> dict[s
     for registered in tuple(_hooks[NEW_METADATA]):
         try:
             added |= {str(key): str(value) for key, value in registered.hook(workflow_type, tenant_id, details).items()}
-        except Exception:
-            _log_first(NEW_METADATA, registered)
+        except BaseException as error:
+            _log_first(NEW_METADATA, registered, error)
     return added
 
 
-def _log_first(point: str, registered: _Registered) -> None:
+def _log_first(point: str, registered: _Registered, error: BaseException) -> None:
+    """Log the first failure of a hook; what is none, but the end of the program or of this task, goes on."""
+    if isinstance(error, KeyboardInterrupt | SystemExit | trio.Cancelled):
+        raise error
     if not registered.failed:
         registered.failed = True
         _log.exception("a hook for %s raised; its further failures are not logged", point)
