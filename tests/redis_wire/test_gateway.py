@@ -15,7 +15,8 @@ from dotmac.tasks.errors import (
     StorageRefused,
     StorageUnavailable,
 )
-from dotmac.tasks.storage.redis.gateway import RedisClient
+from dotmac.tasks.storage.redis.gateway import RedisClient, open_client
+from dotmac.tasks.storage.redis.options import RedisOptions
 from dotmac.tasks.storage.redis.script import Script
 from redis_wire.wire_helpers import at_rest, client_of, eventually
 from support.servers import DEBIAN_REDIS, Server, standalone
@@ -95,6 +96,10 @@ async def test_tls(host: str) -> None:
         async with client_of(server.url.partition("?")[0], loop_host=host) as stranger:
             with pytest.raises(StorageMisconfigured, match="certificate"):
                 await stranger.execute("PING")
+        missing = RedisOptions.from_url(server.url, tls_options={"ssl_ca_certs": "/missing.pem"}, loop_host=host)
+        async with open_client(missing) as client:
+            with pytest.raises(StorageMisconfigured, match=r"files for TLS .*ssl_ca_certs"):
+                await client.execute("PING")
 
 
 async def test_acl_user_and_what_he_may_not() -> None:

@@ -195,6 +195,26 @@ async def test_sleeping_server_is_outlived(server: Server, host: str) -> None:
         assert await client.execute("PING", timeout=30) == b"PONG"
 
 
+async def test_a_process_that_stood_still_finds_the_replies_that_came_meanwhile(
+    server: Server, host: str, mock_clock: trio.testing.MockClock
+) -> None:
+    async def ask(client: RedisClient, text: str) -> None:
+        assert await client.execute("ECHO", text) == text.encode()
+
+    async with client_of(server.url, loop_host=host, socket_timeout=30) as client:
+        await client.execute("PING")
+        for number in range(10):  # which of two tasks runs first afterwards is a matter of chance
+            async with trio.open_nursery() as nursery:
+                server.pause()
+                nursery.start_soon(ask, client, str(number))
+                await trio.testing.wait_all_tasks_blocked()
+                assert client.status()[0].unanswered
+                server.resume()
+                server.cli("PING")  # so it has answered what came before
+                mock_clock.jump(60)
+        assert client.status()[0].connections == 1
+
+
 async def test_loading_server_is_waited_for() -> None:
     # Small steps, or it would answer nobody while it loads; slow ones, or it would be over before it is seen.
     steps = ("loading-process-events-interval-bytes 1024", "key-load-delay 200")

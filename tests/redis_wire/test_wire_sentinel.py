@@ -10,7 +10,7 @@ import trio
 from dotmac.tasks.errors import StorageMisconfigured, StorageUnavailable
 from redis_wire.test_link_faults import Storm
 from redis_wire.wire_helpers import client_of, eventually
-from support.servers import Sentinels, sentinel
+from support.servers import Sentinels, Server, sentinel
 
 pytestmark = pytest.mark.redis
 
@@ -68,4 +68,10 @@ async def test_unknown_service_is_told(watched: Sentinels) -> None:
 async def test_absent_sentinels_are_told() -> None:
     async with client_of("redis+sentinel://127.0.0.1:1/main", socket_timeout=1) as client:
         with pytest.raises(StorageUnavailable, match="no sentinel tells the master of 'main'"):
+            await client.execute("PING")
+
+
+async def test_a_server_in_the_place_of_a_sentinel_is_told(shared_server: Server) -> None:
+    async with client_of(shared_server.url.replace("redis:", "redis+sentinel:").replace("/0", "/main/0")) as client:
+        with pytest.raises(StorageMisconfigured, match="is no sentinel"):
             await client.execute("PING")

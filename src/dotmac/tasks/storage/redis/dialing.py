@@ -126,6 +126,10 @@ class SentinelDialer:
         try:
             answer = await self._host.run(functools.partial(ask_once, make, *question))
         except CONNECT_FAULTS as error:
+            if "unknown command" in str(error):
+                raise StorageMisconfigured(
+                    f"{sentinel} is no sentinel ({error}): redis_url names the sentinels, mostly at port 26379"
+                ) from None
             raise connect_error(error, sentinel, self._options) from None
         if answer is None:
             raise StorageMisconfigured(f"sentinel {sentinel} knows no master named {self._options.service!r}")

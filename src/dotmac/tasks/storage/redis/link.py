@@ -282,7 +282,7 @@ class Link:
         """Fails calls whose time is up; returns the time of the next one."""
         now = trio.current_time()
         session = self._session
-        sent = session.unsettled if session else []
+        sent = session.still_unsettled() if session else []
         nearest = fail_overdue(self.name, sent, self._outbox, self._trouble, now)
         self._progress()
         if session is not None and sent:

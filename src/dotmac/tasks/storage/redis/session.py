@@ -131,6 +131,12 @@ class Session:
         """
         return [*self.held, *self.unanswered]
 
+    def still_unsettled(self) -> list[Call]:
+        """As `unsettled`, after what has come already is handed out: whoever slept through it may judge too early."""
+        if self._wire is not None:
+            self._wire.read()
+        return self.unsettled
+
     def take_unsettled(self) -> list[Call]:
         """As `unsettled`; from now on they are no longer this session's."""
         calls = self.unsettled

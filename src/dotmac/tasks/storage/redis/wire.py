@@ -5,22 +5,20 @@ commands is what costs 250 to 400 microseconds each under trio-asyncio, so after
 taken over with the public `BaseTransport.set_protocol`: from then on bytes arrive in a plain `asyncio.Protocol`,
 with no task, future or timeout in between.
 
-What is taken from redis-py 6 to 8 for this: the public constructor arguments and `connect()`, and three names that
-all of them have, `_reader`, `_writer` and `_connection_arguments` (how asyncio is asked to connect). No byte can be
-left in redis-py's buffers at the take-over: the server speaks only when asked, and the handshake has read all its
-answers.
+What is taken from redis-py 6 to 8 for this: the public constructor arguments and `connect()`, and two attributes
+that all of them have, `_reader` and `_writer` (and one method, see `reaching`). No byte can be left in redis-py's
+buffers at the take-over: the server speaks only when asked, and the handshake has read all its answers.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection, UnixDomainSocketConnection
 from redis.exceptions import (
     AuthenticationError,
     AuthenticationWrongNumberOfArgsError,
@@ -33,9 +31,8 @@ from dotmac.tasks.errors import EnvironmentFault, StorageMisconfigured, StorageU
 
 from .address import Address
 from .options import RedisOptions
+from .reaching import EncryptedTCPConnection, TCPConnection, connect
 from .replies import ErrorReply, Remedy, remedy_for
-
-_NEXT_ADDRESS_AFTER = 0.25  # seconds without an answer from the one before
 
 
 class Wire(Protocol):
@@ -129,26 +126,8 @@ def _factory(settings: dict[str, Any], address: Address, options: RedisOptions) 
         return lambda: UnixDomainSocketConnection(path=address.host, **settings)
     settings |= {"host": address.host, "port": address.port, **_keepalive(options.socket_timeout)}
     if options.tls:
-        return lambda: _EncryptedTCP(**settings, **options.tls_options)
-    return lambda: _TCP(**settings)
-
-
-class _TCP(Connection):
-    def _connection_arguments(self) -> Mapping[str, Any]:
-        return _all_addresses(super()._connection_arguments(), self.socket_connect_timeout)
-
-
-class _EncryptedTCP(SSLConnection):
-    def _connection_arguments(self) -> Mapping[str, Any]:
-        return _all_addresses(super()._connection_arguments(), self.socket_connect_timeout)
-
-
-def _all_addresses(arguments: Mapping[str, Any], timeout: float | None) -> Mapping[str, Any]:
-    """Has asyncio try the next address of a name when one does not answer soon (RFC 8305).
-
-    By itself it waits for each in turn, so a dead host would use up the time to connect of those behind it.
-    """
-    return {**arguments, "happy_eyeballs_delay": min(_NEXT_ADDRESS_AFTER, (timeout or math.inf) / 4)}
+        return lambda: EncryptedTCPConnection(**settings, **options.tls_options)
+    return lambda: TCPConnection(**settings)
 
 
 def _keepalive(timeout: float) -> dict[str, Any]:
@@ -179,7 +158,7 @@ async def open_wire(
     """
     connection = make()
     try:
-        await connection.connect()  # type: ignore[no-untyped-call]  # redis-py types it not
+        await connect(connection)
         if only_master:
             await connection.send_command("ROLE")
             role = (await connection.read_response(disable_decoding=True))[0]
@@ -195,7 +174,7 @@ async def ask_once(make: Callable[[], AbstractConnection], *command: str) -> Any
     """Asks one question on a connection of its own. Runs in asyncio."""
     connection = make()
     try:
-        await connection.connect()  # type: ignore[no-untyped-call]  # redis-py types it not
+        await connect(connection)
         await connection.send_command(*command)
         return await connection.read_response(disable_decoding=True)
     finally:
