@@ -93,7 +93,7 @@ WHEN = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
         ([5], "steps[0]", "must be a mapping, not int"),
         ([{"operation": "do"}], "steps[0].name", "is required"),
         ([{**STEP, "tmeout": 1}], "steps[0].tmeout", "a step has: name, operation"),
-        ([{**STEP, "kind": "sideways"}], "steps[0].kind", "invalid enum value 'sideways'"),
+        ([{**STEP, "kind": "sideways"}], "steps[0].kind", "no kind 'sideways'; there are: compensatable, pivot"),
         ([{**STEP, "timeout_seconds": "1"}], "steps[0].timeout_seconds", "expected `float | null`, got `str`"),
         ([{**STEP, "name": ""}], "steps[0].name", "1 to 255"),
         ([{**STEP, "name": "a.result"}], "steps[0].name", "must not contain '.result'"),
@@ -189,3 +189,24 @@ def test_a_field_that_no_retry_policy_has_is_named_with_those_it_has(policy: str
     with pytest.raises(InvalidInput, match="a retry policy has: max_retries") as refused:
         parse_steps([step], KnownHandlers(operations=None, compensations=None))
     assert refused.value.field == f"steps[0].{policy}.mood"
+
+
+@pytest.mark.parametrize("step", [{**STEP, "kind": "\ud800"}, {**STEP, "\ud800": 1}])
+def test_half_a_character_anywhere_in_a_step_is_refused(step: dict[str, Any]) -> None:
+    refused = _refusal([step])
+    assert refused.field == "steps[0]"
+    assert "surrogate" in refused.reason
+
+
+def test_the_short_way_to_say_how_many_retries_has_the_same_bounds() -> None:
+    for retries in (-1, 1_000_001, 10**400):
+        refused = _refusal([{**STEP, "max_retries": retries}])
+        assert refused.field == "steps[0].max_retries"
+        assert "up to 1000000" in refused.reason
+
+
+@pytest.mark.parametrize("value", ["", "a\nb", "x" * 256])
+def test_a_lock_whose_name_can_be_told_to_be_none_is_refused(value: str) -> None:
+    step = {**STEP, "lock": "{parameters.id}", "parameters": {"id": value}}
+    assert _refusal([step]).field == "steps[0].lock"
+    parse_steps([STEP, {**step, "name": "b", "parameters": {"id": {"$ref": "steps.a.result.id"}}}], ANY)

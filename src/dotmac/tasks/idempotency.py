@@ -14,10 +14,10 @@ import msgspec
 
 from .bounds import check_encodable
 from .errors import InvalidInput
-from .jsonvalue import check_json
+from .jsonvalue import as_base, check_json
 
 MAX_KEY_LENGTH = 255
-_canonical = msgspec.json.Encoder(order="sorted").encode
+_canonical = msgspec.json.Encoder(order="sorted", enc_hook=as_base).encode
 
 
 def derive_key(tenant_id: str, user_id: str | None, operation_type: str, parameters: dict[str, Any] | None) -> str:

@@ -17,7 +17,20 @@ _MAX_DEPTH = 100
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1  # the range msgspec carries without loss
 _SCALARS = frozenset({str, bool, int, float, type(None)})
 
-encode = msgspec.json.Encoder().encode
+
+def as_base(value: Any) -> Any:
+    """For a codec: a string or number of a class derived from these (numpy's, markupsafe's) counts as what it is.
+
+    Raises:
+        TypeError: It is neither.
+    """
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind.__str__(value) if kind is str else kind(value)
+    raise TypeError(f"a value of type {type(value).__qualname__} is not JSON")
+
+
+encode = msgspec.json.Encoder(enc_hook=as_base).encode
 decode = msgspec.json.Decoder().decode
 
 

@@ -76,7 +76,7 @@ class SagaStep:
     """One step of a saga as it stands.
 
     Attributes:
-        status: The forward half: pending, in_progress, completed, failed or unknown.
+        status: The forward half: pending, in_progress, completed, failed or unknown; compensated once it is undone.
         retry_count: Attempts made beyond the first.
         compensation_status: The backward half: None (nothing to undo so far), pending, in_progress,
             completed (undone) or failed (out of retries: an open item).

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from .bounds import MAX_SECONDS
+from .bounds import MAX_SECONDS, check_record_ttl
 from .errors import InvalidInput
 
 PREFIX = "DOTMAC_TASKS_"
@@ -47,6 +47,10 @@ class Settings:
         for setting in fields(self):
             if setting.name != "redis_url":
                 _check_number(setting.name, getattr(self, setting.name))
+        check_record_ttl("default_ttl", self.default_ttl)
+        if self.max_payload != int(self.max_payload):
+            raise InvalidInput("max_payload", f"must be a whole number of bytes, not {self.max_payload!r}")
+        object.__setattr__(self, "max_payload", int(self.max_payload))  # from the environment come floats
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **explicit: Any) -> Settings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, overload
@@ -102,7 +102,8 @@ class LockMethods(Hosted):
         Raises:
             InvalidInput: An argument makes no sense.
         """
-        _check([key], timeout_seconds, None, field="timeout_seconds")
+        check_name("key", key)
+        check_ttl(timeout_seconds, "timeout_seconds")
         return await self._hosted().locks.take(key, timeout_seconds)
 
     @anywhere
@@ -111,7 +112,9 @@ class LockMethods(Hosted):
 
         Raises:
             LockLost: It does not hold it any more; whoever holds it now keeps it.
+            InvalidInput: The key can be no lock's.
         """
+        check_name("key", key)
         await self._hosted().locks.give_back(key)
 
     @anywhere
@@ -119,8 +122,12 @@ class LockMethods(Hosted):
         """Locks that are held at the moment, by whichever process, ordered by name.
 
         Args:
-            limit: At most so many.
+            limit: At most so many, from 1 to 1000.
+
+        Raises:
+            InvalidInput: The limit makes no sense.
         """
+        check_limit(limit)
         return await self._hosted().locks.listed(limit)
 
     @anywhere
@@ -160,14 +167,16 @@ class LockMethods(Hosted):
 
 
 def _checked_names(names: Names) -> list[str]:
+    if not isinstance(names, Iterable):
+        raise InvalidInput("name", f"must be a string, or several, not {names!r:.80}")
     listed = list(names)
     if not listed:
         raise InvalidInput("name", "must be a name, or at least one")
     return listed
 
 
-def _check(names: list[str], ttl: float, wait: float | None, field: str = "ttl") -> None:
+def _check(names: list[str], ttl: float, wait: float | None) -> None:
     for name in names:
         check_name("name", name)
-    check_ttl(ttl, field)
+    check_ttl(ttl)
     check_wait(wait)

@@ -9,6 +9,8 @@ from ..bounds import check_encodable, check_texts
 from ..crossing.anywhere import anywhere
 from ..errors import InvalidInput
 from ..handle import SagaHandle
+from ..idempotency import check_name
+from ..jsonvalue import check_json, encode
 from ..models import OperationStatus, SagaHistoryEntry, SagaList, SagaWorkflow, WorkerInfo
 from ..runtime.pages import check_saga_cursor
 from ..storage.records import SAGA_STATUSES, SagaFilter
@@ -126,13 +128,20 @@ class SagaMethods(Hosted):
         Args:
             saga_id: The saga.
             event: Names what the note is about.
-            details: JSON.
+            details: A dict of JSON values.
 
         Raises:
-            InvalidInput: The details are not JSON.
+            InvalidInput: The event is no name, or the details are not JSON or too much of it.
             SagaNotFound: There is no such saga.
         """
         check_encodable("saga_id", saga_id)
+        check_name("event", event)
+        if type(details) is not dict:
+            raise InvalidInput("details", f"must be a dict of JSON values, not {type(details).__name__}")
+        check_json(details, "details")
+        size, most = len(encode(details)), self._environment.settings.max_payload
+        if size > most:
+            raise InvalidInput("details", f"has {size} bytes of JSON; at most {most} can be stored")
         await self._hosted().sagas.note(saga_id, {**details, "event": event})
 
     @anywhere

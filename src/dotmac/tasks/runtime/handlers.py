@@ -79,6 +79,10 @@ def make_handler(
     """
     check_name("operation_type", name)
     with_context = _takes_context(name, function)
+    if isinstance(unknown_errors, type):
+        raise InvalidInput(
+            "unknown_errors", f"must be a tuple of exception classes; write ({unknown_errors.__name__},)"
+        )
     unknown = None if unknown_errors is None else tuple(unknown_errors)
     for error in unknown or ():
         if not (isinstance(error, type) and issubclass(error, Exception)):

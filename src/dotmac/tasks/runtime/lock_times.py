@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
+from ..bounds import MAX_SECONDS
 from ..errors import InvalidInput
 
 SHORTEST_TTL, LONGEST_TTL = 0.05, 86_400.0
@@ -18,8 +18,9 @@ def check_ttl(ttl: Any, field: str = "ttl") -> None:
 
 def check_wait(wait: Any) -> None:
     """Refuse what cannot be waited for. Raises InvalidInput."""
-    if wait is not None and (not _is_number(wait) or not 0 <= wait < math.inf):
-        raise InvalidInput("wait", f"must be a number of seconds, 0 or more, or None, not {wait!r:.80}")
+    if wait is not None and (not _is_number(wait) or not 0 <= wait <= MAX_SECONDS):
+        allowed = f"must be a number of seconds from 0 to {MAX_SECONDS:.0e}, or None (as long as it takes)"
+        raise InvalidInput("wait", f"{allowed}, not {wait!r:.80}")
 
 
 def _is_number(value: Any) -> bool:

@@ -32,6 +32,7 @@ def check_lock(field: str, template: str, parameters: dict[str, Any]) -> None:
     check_name(field, template)
     if "{" in (rest := _FIELD.sub("", template)) or "}" in rest:
         raise InvalidInput(field, "has a brace without its other half")
+    known = True
     for match in _FIELD.finditer(template):
         name = match[1]
         if name in ("tenant_id", "saga_id"):
@@ -40,12 +41,16 @@ def check_lock(field: str, template: str, parameters: dict[str, Any]) -> None:
             allowed = "{parameters.<path>}, {tenant_id} and {saga_id}"
             raise InvalidInput(field, f"{{{name}}} cannot be filled in; there are {allowed}")
         value = _walk(name, parameters, field)
-        if not (isinstance(value, dict) and _REFERENCE in value):
+        if isinstance(value, dict) and _REFERENCE in value:
+            known = False
+        else:
             _as_text(name, value, field)
+    if known:  # the whole name can be looked at, but for what the manager fills in, which is a name itself
+        lock_name(template, parameters, "t", "s", field)
 
 
-def lock_name(template: str, parameters: dict[str, Any], tenant_id: str, saga_id: str) -> str:
-    """The name that the template stands for.
+def lock_name(template: str, parameters: dict[str, Any], tenant_id: str, saga_id: str, field: str = "lock") -> str:
+    """The name that the template stands for. `field` names it in the error.
 
     Raises:
         InvalidInput: A parameter, come from an earlier step's result, is not there or cannot be part of a name.
@@ -53,10 +58,10 @@ def lock_name(template: str, parameters: dict[str, Any], tenant_id: str, saga_id
 
     def fill(match: re.Match[str]) -> str:
         known = {"tenant_id": tenant_id, "saga_id": saga_id}.get(match[1])
-        return _as_text(match[1], _walk(match[1], parameters, "lock"), "lock") if known is None else known
+        return _as_text(match[1], _walk(match[1], parameters, field), field) if known is None else known
 
     name = _FIELD.sub(fill, template)
-    check_name("lock", name)
+    check_name(field, name)
     return name
 
 

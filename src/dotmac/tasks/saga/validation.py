@@ -118,6 +118,8 @@ def _parse_step(step: Any, field: str) -> StepDefinition:
         given = msgspec.convert(step if type(step) is dict else dict(step), _StepInput)
     except msgspec.ValidationError as error:
         raise _as_invalid(error, field) from error
+    except UnicodeEncodeError as error:
+        raise InvalidInput(field, "holds half a surrogate pair, which is no character") from error
     _check_step_name(f"{field}.name", given.name)
     check_name(f"{field}.operation", given.operation)
     _check_timeout(f"{field}.timeout_seconds", given.timeout_seconds)
@@ -148,6 +150,8 @@ def _as_invalid(error: msgspec.ValidationError, field: str) -> InvalidInput:
     missing = re.search(r"missing required field `(.*)`", reason)
     if missing:
         return InvalidInput(f"{field}{path.rstrip('`')}.{missing[1]}", "is required")
+    if reason.startswith("Invalid enum value"):  # the only one is the kind
+        reason = f"{reason.replace('Invalid enum value', 'there is no kind')}; there are: {', '.join(StepKind)}"
     return InvalidInput(f"{field}{path.rstrip('`')}", reason[0].lower() + reason[1:])
 
 
@@ -158,9 +162,7 @@ def _retry(given: _StepInput, field: str) -> RetryPolicy:
         return _checked_policy(given.retry, f"{field}.retry")
     if given.max_retries is None:
         return _RETRY
-    if given.max_retries < 0:
-        raise InvalidInput(f"{field}.max_retries", f"must be 0 or more, not {given.max_retries}")
-    return RetryPolicy(max_retries=given.max_retries)
+    return _checked_policy(RetryPolicy(max_retries=given.max_retries), field)
 
 
 def _check_policy_fields(policy: Any, field: str) -> None:
