@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -17,6 +19,7 @@ from dotmac.tasks.storage.redis.shared import Shared
 from redis_wire.wire_helpers import client_of
 from support.servers import Server
 
+OPENING = Path(__file__).with_name("interrupted_opening.py")
 POINTS = 200  # more than a call has
 
 
@@ -77,3 +80,13 @@ def test_ctrl_c_in_a_task_that_nothing_protects_reaches_the_program() -> None:
 
     with pytest.raises(KeyboardInterrupt):  # and not an internal error of trio
         trio.run(program)
+
+
+@pytest.mark.redis
+def test_ctrl_c_while_the_connection_is_made_reaches_the_program(server: Server) -> None:
+    """It ended the loop inside the trio run, whose futures were waited for without end."""
+    ended = subprocess.run(
+        [sys.executable, OPENING, server.url], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) > 100

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import trio
@@ -43,10 +43,35 @@ def _call(call: Callable[[], None]) -> None:
     call()
 
 
+class _Protection(trio.abc.Instrument):
+    """Keeps Ctrl-C out of a loop from its first moment, as trio keeps it out of its system tasks.
+
+    A loop that Ctrl-C ends leaves its futures waiting for ever, and whoever awaits them, so that the program hangs. The
+    signal is for the program's own task, which gets it at its next checkpoint. The task of the loop is started by
+    trio-asyncio, and trio has no other way to reach it before it runs.
+    """
+
+    def task_spawned(self, task: Any) -> None:
+        if task.coro.__name__ == "_main_loop" and hasattr(task, "_ki_protected"):
+            task._ki_protected = True  # noqa: SLF001 - trio sets it where it starts a task, and only there
+
+
+@asynccontextmanager
+async def _protected(open_loop: Callable[[], Any]) -> AsyncIterator[Any]:
+    async with AsyncExitStack() as stack:
+        protection = _Protection()
+        trio.lowlevel.add_instrument(protection)
+        try:
+            loop = await stack.enter_async_context(open_loop())
+        finally:
+            trio.lowlevel.remove_instrument(protection)
+        yield loop
+
+
 @asynccontextmanager
 async def open_trio_asyncio_host(open_loop: Callable[[], Any]) -> AsyncIterator[Host]:
     """Runs a loop in this trio run, made by `trio_asyncio.open_loop`; at the end no connection is left."""
-    async with open_loop() as loop, trio.open_nursery() as tasks:
+    async with _protected(open_loop) as loop, trio.open_nursery() as tasks:
         host = TrioAsyncioHost(loop, tasks)
         try:
             yield host
