@@ -104,3 +104,21 @@ def test_a_key_that_cannot_be_printed_is_shown_escaped() -> None:
     with pytest.raises(InvalidInput) as refused:
         check_json({"\ud800": 1}, "p")
     assert str(refused.value).isascii()
+
+
+class Label(str):
+    __slots__ = ()
+
+
+class Number(int):
+    pass
+
+
+class Amount(float):
+    pass
+
+
+def test_the_codec_takes_derived_strings_and_numbers_for_what_they_are_and_nothing_else() -> None:
+    assert encode([Label("é"), Number(3), Amount(0.5)]) == '["é",3,0.5]'.encode()
+    with pytest.raises(TypeError, match="a value of type object is not JSON"):
+        encode([object()])
