@@ -463,8 +463,10 @@ def test_a_body_whose_loop_was_closed_holds_no_lock(
             inside.set()
             await asyncio.sleep(PATIENCE)
 
+    body = hold()
+
     async def begin() -> asyncio.Task[None]:
-        task = asyncio.create_task(hold())
+        task = asyncio.create_task(body)
         await (eventually(lambda: is_waited_for(manager)) if waits else inside.wait())
         return task
 
@@ -476,6 +478,6 @@ def test_a_body_whose_loop_was_closed_holds_no_lock(
             sync.release_lock("a")
         with sync.lock("a", wait=PATIENCE):
             pass
-        task.get_coro().close()  # as the garbage collector does
+        body.close()  # as the garbage collector does
     assert "an event loop was closed in the midst of a block" in caplog.text
     task._log_destroy_pending = False  # type: ignore[attr-defined]
