@@ -5,10 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from types import FrameType
 
 import pytest
 import trio
@@ -16,10 +15,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from dotmac.tasks.storage.redis.gateway import RedisClient
 from dotmac.tasks.storage.redis.shared import Shared
+from redis_wire import interrupted_opening
+from redis_wire.interrupted_opening import ctrl_c_at
 from redis_wire.wire_helpers import client_of
 from support.servers import Server
 
-OPENING = Path(__file__).with_name("interrupted_opening.py")
+OPENING = Path(interrupted_opening.__file__)
 POINTS = 200  # more than a call has
 
 
@@ -30,7 +31,7 @@ def test_ctrl_c_in_the_midst_of_a_call_leaves_each_reply_to_its_call(server: Ser
             await client.execute("PING")
             await wait_all_tasks_blocked()  # trio-asyncio has made the connection; it could be interrupted in that
             for point in range(POINTS):
-                with pytest.raises(KeyboardInterrupt), _ctrl_c_at(point):
+                with pytest.raises(KeyboardInterrupt), ctrl_c_at(point):
                     await _keep_asking(client)
                 assert await client.execute("ECHO", str(point)) == str(point).encode()
 
@@ -40,28 +41,6 @@ def test_ctrl_c_in_the_midst_of_a_call_leaves_each_reply_to_its_call(server: Ser
 async def _keep_asking(client: RedisClient) -> None:
     while True:
         await client.execute("ECHO", "interrupted")
-
-
-@contextmanager
-def _ctrl_c_at(point: int) -> Iterator[None]:
-    """Before or after a function in C that is called in this thread, whichever task calls it: so many are let by.
-
-    Python's own functions are no such points: what a profiler raises in them passes by their handlers.
-    """
-    left = point
-
-    def count(_frame: FrameType, event: str, _argument: object) -> None:
-        nonlocal left
-        left -= event in {"c_call", "c_return"}
-        if left < 0:
-            sys.setprofile(None)
-            signal.raise_signal(signal.SIGINT)
-
-    sys.setprofile(count)
-    try:
-        yield
-    finally:
-        sys.setprofile(None)
 
 
 def test_ctrl_c_in_a_task_that_nothing_protects_reaches_the_program() -> None:

@@ -50,7 +50,7 @@ def _open_what_is_closed() -> None:
     """A standard stream that is closed leads nowhere, and no file that is opened later can take its place."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # in the order in which numbers are taken
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - to the end
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - open until the exit
 
 
 def _cannot_write(error: OSError) -> NoReturn:

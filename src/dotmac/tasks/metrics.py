@@ -149,7 +149,7 @@ def emit(point: str, subject: str, tenant_id: str, **details: Any) -> None:
                 registered.hook(subject, tenant_id, dict(details))
             else:
                 registered.hook(subject, tenant_id)
-        except BaseException as error:
+        except BaseException as error:  # sorted there
             _log_first(point, registered, error)
 
 
@@ -164,7 +164,7 @@ def _surrounded(context: object) -> Iterator[None]:
     for registered in tuple(_hooks[AROUND_ATTEMPTS]):
         try:
             endings.append((registered, registered.hook(context)))
-        except BaseException as error:
+        except BaseException as error:  # sorted there
             _log_first(AROUND_ATTEMPTS, registered, error)
     failure: BaseException | None = None
     try:
@@ -176,7 +176,7 @@ def _surrounded(context: object) -> Iterator[None]:
         for registered, ending in reversed(endings):
             try:
                 ending(failure)
-            except BaseException as error:
+            except BaseException as error:  # sorted there
                 _log_first(AROUND_ATTEMPTS, registered, error)
 
 
@@ -186,7 +186,7 @@ def added_metadata(workflow_type: str, tenant_id: str, **details: Any) -> dict[s
     for registered in tuple(_hooks[NEW_METADATA]):
         try:
             added |= {str(key): str(value) for key, value in registered.hook(workflow_type, tenant_id, details).items()}
-        except BaseException as error:
+        except BaseException as error:  # sorted there
             _log_first(NEW_METADATA, registered, error)
     return added
 

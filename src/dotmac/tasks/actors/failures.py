@@ -14,7 +14,7 @@ from typing import TypeAlias
 _logger = logging.getLogger("dotmac.tasks.actors")
 
 Report: TypeAlias = Callable[[str, Exception], None]
-"""Called with the name of a child and what it failed with, once per failure. It must not raise and not block."""
+"""Called with the name of a child and its failure, once at most (see `Supervisor`). It must neither raise nor block."""
 
 
 def split_failure(error: BaseException) -> tuple[Exception | None, BaseException | None]:

@@ -20,12 +20,12 @@ import trio
 
 from ..errors import InternalError, NotStarted
 from .calls import Call
+from .closed_loops import told_or_gone
 from .home import Home, insist, settled
 
 T = TypeVar("T")
 Opening = Callable[[], AbstractAsyncContextManager[T]]
 
-_LOOK = 1.0  # seconds between two looks whether the body can still end
 _log = logging.getLogger(__name__)
 
 
@@ -138,13 +138,8 @@ class Stay(Call[None], Generic[T]):
         self.deaf = True
 
     async def _until_told_or_gone(self) -> None:
-        """A loop that is closed tells nobody, least of all that it was."""
-        while not self._left.is_set():
-            if self._gone():
-                _log.warning("an event loop was closed in the midst of a block: what the block held is given back")
-                return
-            with trio.move_on_after(_LOOK):
-                await self._left.wait()
+        if not await told_or_gone(self._left, self._gone):
+            _log.warning("an event loop was closed in the midst of a block: what the block held is given back")
 
 
 class CrossedContext(Generic[T]):

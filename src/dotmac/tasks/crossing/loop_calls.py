@@ -12,12 +12,12 @@ from typing import Generic, TypeVar
 import trio
 
 from ..errors import NotStarted
+from .closed_loops import told_or_gone
 from .identity import act_for, current_caller
 
 T = TypeVar("T")
 Post = Callable[[Callable[[], None]], None]
 
-_LOOK = 1.0  # seconds between two looks whether the loop is still there
 _log = logging.getLogger(__name__)
 
 
@@ -72,12 +72,12 @@ class LoopCall(Generic[T]):
         except RuntimeError as error:
             raise LoopClosed("the event loop is closed") from error
         try:
-            await self._until_told_or_closed()
+            await told_or_gone(self._waited_for, self._loop.is_closed)
         except BaseException as error:
             with suppress(RuntimeError):  # the loop is closed, so there is nothing to wait for
                 self._to_loop(self._cancel)
                 with trio.CancelScope(shield=True):
-                    await self._until_told_or_closed()
+                    await told_or_gone(self._waited_for, self._loop.is_closed)
             if not self._has_ended_by_itself or not isinstance(error, trio.Cancelled):
                 raise
         return self._result()
@@ -88,12 +88,6 @@ class LoopCall(Generic[T]):
         with suppress(RuntimeError):  # the loop is closed
             self._to_loop(self._cancel)
         self._waited_for.set()
-
-    async def _until_told_or_closed(self) -> None:
-        """A loop that is closed tells nobody; and it takes calls in silence if it was to be woken up when it was."""
-        while not (self._waited_for.is_set() or self._loop.is_closed()):
-            with trio.move_on_after(_LOOK):
-                await self._waited_for.wait()
 
     @property
     def _has_ended_by_itself(self) -> bool:

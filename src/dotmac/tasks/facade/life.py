@@ -112,7 +112,7 @@ class Hosted:
         block = AnywhereContext(self, self._hosted().block, lambda nothing, _crossed: nothing)
         try:
             await block.__aenter__()
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C too: it runs, and nobody would stop it
             await self._leave(error)
             raise
         self._block = block
@@ -123,7 +123,7 @@ class Hosted:
     ) -> bool | None:
         try:
             dealt_with = await self._block.__aexit__(kind, error, trace)
-        except BaseException as raised:
+        except BaseException as raised:  # likewise
             await self._leave(raised)
             raise
         await self._leave(None if dealt_with else error)

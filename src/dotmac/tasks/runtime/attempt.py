@@ -117,7 +117,7 @@ async def run_attempt(
             result = await handler.call(parameters, context)
     except Exception as error:
         return _failure(handler, error, attempt, context, policy)
-    except BaseException as error:
+    except BaseException as error:  # what a loop or a generator of its own ended with, say
         doubt = doubt_of(error)
         if doubt is None:
             raise

@@ -81,7 +81,7 @@ class ClaimedWork:
         except Exception as error:
             await self._failed(error, context, store_errors=store_errors)
             raise
-        except BaseException as error:
+        except BaseException as error:  # what a loop or a generator of its own ended with, say
             doubt = doubt_of(error)
             if doubt is None:
                 raise

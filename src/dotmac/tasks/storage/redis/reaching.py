@@ -79,7 +79,7 @@ async def _reach(host: str, port: int, seconds: float) -> socket.socket:
             one.setblocking(False)
             async with asyncio.timeout((ends - loop.time()) / (len(found) - passed)):
                 await loop.sock_connect(one, address)
-        except BaseException as error:
+        except BaseException as error:  # a cancellation too: nobody else knows of the socket yet
             one.close()
             if not isinstance(error, OSError):
                 raise
