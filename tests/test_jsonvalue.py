@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import decimal
+import uuid
 from enum import IntEnum
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 
 from dotmac.tasks.errors import InvalidInput
-from dotmac.tasks.jsonvalue import check_json, copy_json, decode, encode
+from dotmac.tasks.jsonvalue import check_json, copy_json, decode, encode, result_json
 from saga.json_values import values
 
 
@@ -122,3 +126,57 @@ def test_the_codec_takes_derived_strings_and_numbers_for_what_they_are_and_nothi
     assert encode([Label("é"), Number(3), Amount(0.5)]) == '["é",3,0.5]'.encode()
     with pytest.raises(TypeError, match="a value of type object is not JSON"):
         encode([object()])
+
+
+@dataclasses.dataclass
+class Seat:
+    row: int
+    letter: str
+
+
+class Ticket(msgspec.Struct):
+    seat: Seat
+
+
+def _ring() -> list[Any]:
+    ring: list[Any] = [(1,)]
+    ring.append(ring)
+    return ring
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        ({"a": [1, None]}, {"a": [1, None]}),
+        (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+        ({"at": datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)}, {"at": "2026-01-02T03:04:00Z"}),
+        (datetime.date(2026, 1, 2), "2026-01-02"),
+        (decimal.Decimal("1.10"), "1.10"),
+        (Colour.RED, 1),
+        ((1, {2}), [1, [2]]),
+        ([b"ab"], ["YWI="]),
+        (Ticket(Seat(12, "A")), {"seat": {"row": 12, "letter": "A"}}),
+        ({1: "one"}, {"1": "one"}),
+        ([Number(3), Label("x")], [3, "x"]),
+    ],
+)
+def test_a_result_is_stored_in_its_one_json_form(value: Any, stored: Any) -> None:
+    assert _same(decode(result_json(value)), stored)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (object(), "a value of type object is not JSON"),
+        (float("nan"), "nan is not a JSON number"),
+        ({"a": (float("inf"),)}, "inf is not a JSON number"),
+        ((_nested(101),), "deeper than 100"),
+        (_ring(), "contains itself"),
+        ((2**70,), "64 bits"),
+        ("x" * 99, "has 101 bytes of JSON; at most 100"),
+    ],
+)
+def test_a_result_without_a_json_form_is_refused_by_its_field(value: Any, reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason) as refused:
+        result_json(value, 100)
+    assert refused.value.field.startswith("result")

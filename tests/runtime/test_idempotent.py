@@ -358,7 +358,7 @@ async def test_a_result_that_cannot_be_stored_is_an_ending_too(
 
     async def bad(_parameters: Any) -> Any:
         calls.append(1)
-        return {1, 2}
+        return object()
 
     async with Node(shared, ledger.register) as node:
         node.manager.register_operation_handler("bad", bad)

@@ -1,7 +1,9 @@
 """What may be stored: JSON values and nothing else, checked where they enter, with the path of what is refused.
 
 msgspec would quietly turn dates, sets, bytes and dataclasses into JSON, and a handler would see one type before
-a restart and another after it. So the edge is stricter than the codec.
+a restart and another after it. So the edge is stricter than the codec for what comes in before any work is done.
+A result comes after the work: refusing it then would undo an operation that succeeded, so `result_json` stores
+every type that has one JSON form.
 """
 
 from __future__ import annotations
@@ -43,6 +45,31 @@ def check_json(value: Any, field: str) -> None:
     _check(value, field, 0)
 
 
+def result_json(value: Any, limit: float = math.inf, field: str = "result") -> bytes:
+    """The JSON of a result.
+
+    Types with one JSON form are stored in it: UUID and Decimal as text, dates and times as in RFC 3339, enums as their
+    value, tuples and sets as lists, bytes as base64, dataclasses and msgspec structs as objects.
+
+    Args:
+        value: What a handler returned.
+        limit: Bytes of JSON that can be stored.
+        field: For the error.
+
+    Raises:
+        InvalidInput: The value, or a part of it, has no JSON form; or it is too large.
+    """
+    try:
+        check_json(value, field)
+    except InvalidInput:
+        value = _as_builtins(value, field)
+        check_json(value, field)
+    data = encode(value)
+    if len(data) > limit:
+        raise InvalidInput(field, f"has {len(data)} bytes of JSON; at most {limit} can be stored")
+    return data
+
+
 def copy_json(value: Any) -> Any:
     """A deep copy of a JSON value, so that what a handler does to its own stays its own."""
     if isinstance(value, dict):
@@ -72,6 +99,22 @@ def _check(value: Any, path: str, depth: int) -> None:
             f"a value of type {kind.__module__}.{kind.__qualname__} is not JSON; "
             "use str, int, float, bool, None, list or dict",
         )
+
+
+def _as_builtins(value: Any, field: str) -> Any:
+    try:
+        return _with_lists(msgspec.to_builtins(value, str_keys=True, enc_hook=as_base))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(field, f"has no JSON form: {error}") from error
+    except RecursionError as error:
+        raise InvalidInput(field, f"nested deeper than {_MAX_DEPTH} levels, or it contains itself") from error
+
+
+def _with_lists(value: Any) -> Any:
+    """The value with a list in place of each tuple, which msgspec keeps as it is."""
+    if type(value) is dict:
+        return {key: _with_lists(item) for key, item in value.items()}
+    return [_with_lists(item) for item in value] if type(value) in (list, tuple) else value
 
 
 def _scalar_problem(value: Any) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ..errors import EnvironmentFault, InvalidInput, UsageError
 from ..handle import SagaHandle
-from ..jsonvalue import check_json, encode
+from ..jsonvalue import result_json
 from .asgi import ASGIApp, Scope
 from .sagas import answer_of, as_starlette
 from .state import RequestState, state_of
@@ -46,8 +46,7 @@ def set_operation_result(request: HasScope | Scope, result: Any) -> None:
         MiddlewareNotInstalled: The request did not come through the middleware.
     """
     state = _state(request)
-    check_json(result, "result")
-    state.result = encode(result)
+    state.result = result_json(result)
 
 
 def declare_no_effect(request: HasScope | Scope) -> None:

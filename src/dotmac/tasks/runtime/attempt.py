@@ -21,7 +21,7 @@ import trio
 from msgspec import Raw
 
 from ..errors import InvalidInput, NonRetryableError
-from ..jsonvalue import check_json, encode
+from ..jsonvalue import result_json
 from ..metrics import around_attempt
 from ..retry import RetryPolicy
 from ..saga.commands import Invoke
@@ -151,10 +151,6 @@ def _is_final(error: BaseException, policy: RetryPolicy) -> bool:
 
 def _as_json(result: Any, max_payload: int) -> Raw | Failure:
     try:
-        check_json(result, "result")
-        data = encode(result)
-        if len(data) > max_payload:
-            raise InvalidInput("result", f"has {len(data)} bytes of JSON; at most {max_payload} can be stored")
+        return Raw(result_json(result, max_payload))
     except InvalidInput as error:
         return failure_of(error, unknown=True, final=True)
-    return Raw(data)

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from ..errors import EnvironmentFault, InvalidInput
-from ..jsonvalue import check_json, encode
+from ..jsonvalue import result_json
 from ..metrics import around_attempt, emit
 from ..models import OperationStatus
 from ..storage.key_records import Completion, IdempotencyRecord
@@ -97,11 +97,7 @@ class ClaimedWork:
     async def _store_result(self, result: Any, context: HandlerContext) -> IdempotencyRecord:
         self._over = True
         try:
-            check_json(result, "result")
-            encoded = encode(result)
-            if len(encoded) > self._max_payload:
-                problem = f"has {len(encoded)} bytes of JSON; at most {self._max_payload} can be stored"
-                raise InvalidInput("result", problem)
+            encoded = result_json(result, self._max_payload)
         except InvalidInput as error:
             emit("idempotency_key_failed", context.operation_type, context.tenant_id, error=repr(error))
             await self._store(None, f"done, but its result cannot be stored: {error}")

@@ -15,7 +15,7 @@ from ..errors import (
     UnknownOperation,
 )
 from ..idempotency import check_request, derive_key, fingerprint, scope_key
-from ..jsonvalue import check_json, copy_json, encode
+from ..jsonvalue import copy_json, result_json
 from ..listings import IdempotencyKeyList
 from ..metrics import emit
 from ..models import IdempotencyKey, OperationStatus
@@ -70,7 +70,9 @@ class IdempotentOperations:
             user_id=user_id,
             operation_type=operation_type,
             fingerprint=fingerprint(user_id, operation_type, parameters or {}),
-            parameters=None if parameters is None else self._encoded("parameters", parameters),
+            parameters=None
+            if parameters is None
+            else result_json(parameters, self._environment.settings.max_payload, "parameters"),
             ttl=ttl,
         )
         return Operation(new, parameters or {})
@@ -110,7 +112,7 @@ class IdempotentOperations:
         """
         if error is not None and not isinstance(error, str):
             raise InvalidInput("error", f"must be a string or None, not {type(error).__name__}")
-        check_json(result, "result")
+        stored = result_json(result, self._environment.settings.max_payload)
         check_encodable("key", key)
         before = await self._storage.get_record(key)
         if before is None:
@@ -122,7 +124,7 @@ class IdempotentOperations:
                 key=key,
                 token=token,
                 status=OperationStatus.COMPLETED if error is None else OperationStatus.FAILED,
-                result=self._encoded("result", result),
+                result=stored,
                 error=error,
                 ttl=before.expires_at - before.created_at if token is None else self._environment.settings.default_ttl,
             )
@@ -190,12 +192,6 @@ class IdempotentOperations:
             name = operation.new.operation_type
             raise UnknownOperation("operation_type", f"no handler is registered for {name!r}")
         return lambda context: handler.call(copy_json(operation.parameters), context)
-
-    def _encoded(self, field: str, value: Any) -> bytes:
-        data, limit = encode(value), self._environment.settings.max_payload
-        if len(data) > limit:
-            raise InvalidInput(field, f"has {len(data)} bytes of JSON; at most {limit} can be stored")
-        return data
 
     @staticmethod
     def _tell_end(record: IdempotencyRecord) -> None:
