@@ -288,23 +288,6 @@ async def test_a_plain_function_that_gets_no_thread_is_known_not_to_have_happene
     assert "before a thread was free" in saga.error
 
 
-async def test_a_plain_function_that_returns_a_coroutine_is_refused_without_a_second_try(shared: MemoryStorage) -> None:
-    async def inner() -> None: ...
-
-    calls: list[int] = []
-
-    def op(_parameters: Any) -> Any:
-        calls.append(1)
-        return inner()
-
-    undone: list[bool] = []
-    async with Node(shared, lambda m: only_op(m, op, undone)) as node:
-        saga = await run(node, [OP | {"retry": {"max_retries": 3, "initial_delay": 0}}])
-    assert saga.status is COMPENSATED
-    assert "coroutine" in saga.error
-    assert (len(calls), undone) == (1, [False])
-
-
 async def test_a_reference_to_a_field_that_is_not_there_fails_the_step_before_its_handler_is_called(
     autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
 ) -> None:

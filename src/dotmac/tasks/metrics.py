@@ -3,7 +3,8 @@
 A hook is called as ``hook(subject, tenant_id)``, or as ``hook(subject, tenant_id, details)`` if it takes a third
 positional argument. `subject` is the operation type, the workflow type, the lock's name or the storage verb;
 `details` is a dict of what else is known (``saga_id``, ``step``, ``attempt``, ``seconds``, ``status``, ``error`` …).
-Hooks are called in the runtime's own task: they must be quick and must not block. A hook that raises hurts
+Hooks are called in the runtime's own task: they must be quick and must not block. A hook is a plain function: async
+and generator functions are refused, and an awaitable that a hook returns counts as a failure. A hook that raises hurts
 nobody; the first failure of each is logged with its traceback.
 
 Two more kinds of hook stand beside the points, for what a point cannot do: one surrounds every call of a handler
@@ -21,6 +22,7 @@ from typing import Any
 
 import trio
 
+from .callables import close_unawaited, is_async, refuse_generators
 from .errors import InvalidInput
 
 Hook = Callable[..., object]
@@ -87,6 +89,7 @@ def register_metrics_hooks(**hooks: Hook) -> Callable[[], None]:
         if point not in POINTS or not name.endswith("_hook"):
             known = ", ".join(f"{point}_hook" for point in POINTS)
             raise InvalidInput(name, f"there is no such hook; there are: {known}")
+        _check_plain(name, hook)
         added.append((point, _Registered(hook, detailed=_takes_details(name, hook))))
     return _add(added)
 
@@ -100,7 +103,11 @@ def register_attempt_hook(hook: AttemptHook) -> Callable[[], None]:
 
     Returns:
         A function that takes the hook out again.
+
+    Raises:
+        InvalidInput: It is not callable, or an async or generator function.
     """
+    _check_plain("hook", hook)
     return _add([(AROUND_ATTEMPTS, _Registered(hook, detailed=False))])
 
 
@@ -113,7 +120,11 @@ def register_metadata_hook(hook: MetadataHook) -> Callable[[], None]:
 
     Returns:
         A function that takes the hook out again.
+
+    Raises:
+        InvalidInput: It is not callable, or an async or generator function.
     """
+    _check_plain("hook", hook)
     return _add([(NEW_METADATA, _Registered(hook, detailed=True))])
 
 
@@ -146,9 +157,9 @@ def emit(point: str, subject: str, tenant_id: str, **details: Any) -> None:
     for registered in tuple(_hooks[point]):
         try:
             if registered.detailed:
-                registered.hook(subject, tenant_id, dict(details))
+                _refuse_awaitable(registered.hook(subject, tenant_id, dict(details)))
             else:
-                registered.hook(subject, tenant_id)
+                _refuse_awaitable(registered.hook(subject, tenant_id))
         except BaseException as error:  # sorted there
             _log_first(point, registered, error)
 
@@ -163,7 +174,9 @@ def _surrounded(context: object) -> Iterator[None]:
     endings: list[tuple[_Registered, Any]] = []
     for registered in tuple(_hooks[AROUND_ATTEMPTS]):
         try:
-            endings.append((registered, registered.hook(context)))
+            ending = registered.hook(context)
+            _refuse_awaitable(ending)
+            endings.append((registered, ending))
         except BaseException as error:  # sorted there
             _log_first(AROUND_ATTEMPTS, registered, error)
     failure: BaseException | None = None
@@ -175,7 +188,7 @@ def _surrounded(context: object) -> Iterator[None]:
     finally:
         for registered, ending in reversed(endings):
             try:
-                ending(failure)
+                _refuse_awaitable(ending(failure))
             except BaseException as error:  # sorted there
                 _log_first(AROUND_ATTEMPTS, registered, error)
 
@@ -185,7 +198,9 @@ def added_metadata(workflow_type: str, tenant_id: str, **details: Any) -> dict[s
     added: dict[str, str] = {}
     for registered in tuple(_hooks[NEW_METADATA]):
         try:
-            added |= {str(key): str(value) for key, value in registered.hook(workflow_type, tenant_id, details).items()}
+            given = registered.hook(workflow_type, tenant_id, details)
+            _refuse_awaitable(given)
+            added |= {str(key): str(value) for key, value in given.items()}
         except BaseException as error:  # sorted there
             _log_first(NEW_METADATA, registered, error)
     return added
@@ -200,9 +215,22 @@ def _log_first(point: str, registered: _Registered, error: BaseException) -> Non
         _log.exception("a hook for %s raised; its further failures are not logged", point)
 
 
-def _takes_details(name: str, hook: Hook) -> bool:
+def _refuse_awaitable(given: object) -> None:
+    """Raise where a hook hands out what nothing would await."""
+    if given is not None and inspect.isawaitable(given):
+        close_unawaited(given)
+        raise TypeError("the hook returned an awaitable, which is never awaited; hooks are plain functions")
+
+
+def _check_plain(name: str, hook: Hook) -> None:
     if not callable(hook):
         raise InvalidInput(name, f"must be callable, not {hook!r}")
+    refuse_generators(name, hook)
+    if is_async(hook):
+        raise InvalidInput(name, "must be a plain function: hooks are called in the runtime's own task, not awaited")
+
+
+def _takes_details(name: str, hook: Hook) -> bool:
     try:
         signature = inspect.signature(hook)
     except ValueError:  # some C callables tell no signature: they get what the plainest hook gets

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import trio
 import typer
 
+from ..callables import is_async
 from ..errors import InvalidInput
 from ..manager import BackgroundOperationsManager
-from ..service.application import is_async, load_attribute, load_manager
+from ..service.application import load_attribute, load_manager
 from ..service.logs import LogStyle, configure_logging
 from ..service.redaction import DEFAULT_FIELDS, Redaction
 from ..storage.memory import MemoryStorage

@@ -44,12 +44,13 @@ class HandlerMethods:
         Args:
             operation_type: The name that steps use.
             handler: ``async def handler(parameters)`` or ``(parameters, context)``; a plain ``def`` runs in a
-                worker thread. It returns JSON.
+                worker thread. It returns JSON, or an awaitable of JSON, which is awaited where async handlers run.
+                An argument named ``context`` gets the `HandlerContext`, also if it has a default or is keyword-only.
             unknown_errors: Exceptions after which nobody knows whether the effect happened; by default
                 time-outs and lost connections.
 
         Raises:
-            InvalidInput: The handler cannot be called that way.
+            InvalidInput: The handler does not take these arguments, or is a generator function.
         """
         return self._register(self._handlers.operations, operation_type, handler, unknown_errors)
 
@@ -74,7 +75,7 @@ class HandlerMethods:
 
     def _register(self, table: dict[str, Any], name: str, function: F | None, unknown: UnknownErrors) -> F | Decorator:
         def register(function: G) -> G:
-            table[name] = marked(make_handler(name, function, unknown), self._handlers)
+            table[name] = marked(make_handler(name, function, self._handlers, unknown), self._handlers)
             return function
 
         return register if function is None else register(function)

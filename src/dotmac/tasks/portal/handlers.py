@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from dataclasses import replace
 from typing import Any
 
 import trio
 
+from ..callables import close_unawaited
 from ..crossing.home import Home
 from ..crossing.loop_calls import LoopCall, LoopClosed
 from ..errors import OutcomeUnknown
 from ..runtime.context import HandlerContext
-from ..runtime.handlers import Handler
+from ..runtime.handlers import Handler, result_of
 
 _LAST_MOMENT = 1.0  # seconds after which a task that was cancelled was not cancelled because its loop ends
 
@@ -50,14 +51,29 @@ class LoopHandlers:
         """The handler, as the runtime is to call it."""
 
         async def call(parameters: dict[str, Any], context: HandlerContext) -> Any:
-            return await self._call(handler, parameters, context)
+            told = _LoopContext.of(context, self._home)
+            return await self._call(lambda: handler.call(parameters, told))
 
         return replace(handler, call=call)
 
-    async def _call(self, handler: Handler, parameters: dict[str, Any], context: HandlerContext) -> Any:
-        told = _LoopContext.of(context, self._home)
+    async def wait_for(self, awaitable: Awaitable[Any]) -> Any:
+        """See `HandlerHost`."""
+        begun = False
+
+        async def wait() -> Any:
+            nonlocal begun
+            begun = True
+            return await result_of(awaitable)
+
+        try:
+            return await self._call(wait)
+        finally:
+            if not begun:
+                close_unawaited(awaitable)
+
+    async def _call(self, function: Callable[[], Awaitable[Any]]) -> Any:
         to_loop = self._home.bag_of(self._loop).put
-        call = LoopCall(self._loop, to_loop, self._home.post, lambda: handler.call(parameters, told), copy_context())
+        call = LoopCall(self._loop, to_loop, self._home.post, function, copy_context())
         self._calls.add(call)
         try:
             if not self._given_up:

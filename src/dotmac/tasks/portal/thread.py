@@ -65,7 +65,7 @@ class RuntimeThread:
         self._loop = asyncio.get_running_loop()
         self._in_loop = LoopHandlers(self._loop, self._home, self._hurry)
         with _hosts:
-            self._handlers.host = self._in_loop.hosted
+            self._handlers.host = self._in_loop
         self._begin()
         try:
             await self._home.run(self._hosting.start, undo=lambda _: self._hosting.stop(hurry=True))
@@ -179,7 +179,7 @@ class RuntimeThread:
             self._failure = error
         self._home.abandon(self._failure)
         with _hosts:
-            if self._in_loop is not None and self._handlers.host == self._in_loop.hosted:
+            if self._in_loop is not None and self._handlers.host is self._in_loop:
                 self._handlers.host = None
         atexit.unregister(self._sign_off)
         with self._lock:

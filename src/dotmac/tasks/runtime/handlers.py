@@ -6,10 +6,11 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import trio
 
+from ..callables import close_unawaited, is_async, refuse_generators
 from ..crossing.identity import act_for, current_caller
 from ..errors import InvalidInput, OutcomeUnknown
 from ..idempotency import check_name
@@ -20,7 +21,18 @@ from .unknown_errors import leaves_unknown
 
 HandlerFunction = Callable[..., Any]
 
-_PARAMETERS_AND_CONTEXT = 2
+_CONTEXT = "context"
+_ContextPlace = Literal["second", "keyword"] | None
+
+
+class HandlerHost(Protocol):
+    """The event loop that async handlers run in, where that is not the runtime's own trio run."""
+
+    def hosted(self, handler: Handler) -> Handler:
+        """The async handler, called in the event loop."""
+
+    async def wait_for(self, awaitable: Awaitable[Any]) -> Any:
+        """Await, in the event loop, what a plain handler returned; gives the result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,37 +60,45 @@ class Handlers:
 
     Attributes:
         known: For validation: which names can be used, at any time.
-        host: Makes async handlers run in the host's event loop, where that is not the runtime's own trio run.
+        host: Runs async handlers; None: the runtime's trio run.
     """
 
     def __init__(self) -> None:
         self.operations: dict[str, Handler] = {}
         self.compensations: dict[str, Handler] = {}
         self.known = KnownHandlers(self.operations, self.compensations)
-        self.host: Callable[[Handler], Handler] | None = None
+        self.host: HandlerHost | None = None
 
     def find(self, name: str, *, undo: bool) -> Handler | None:
         """The handler, if it is registered in this process."""
         handler = (self.compensations if undo else self.operations).get(name)
-        return handler if self.host is None or handler is None or not handler.is_async else self.host(handler)
+        return handler if self.host is None or handler is None or not handler.is_async else self.host.hosted(handler)
+
+    async def wait_for(self, awaitable: Awaitable[Any]) -> Any:
+        """Await what a plain handler returned, in the event loop that async handlers run in."""
+        return await (result_of(awaitable) if self.host is None else self.host.wait_for(awaitable))
 
 
 def make_handler(
-    name: str, function: HandlerFunction, unknown_errors: tuple[type[Exception], ...] | None = None
+    name: str,
+    function: HandlerFunction,
+    handlers: Handlers,
+    unknown_errors: tuple[type[Exception], ...] | None = None,
 ) -> Handler:
     """Wrap a function so that every kind of handler is called the same way.
 
     Args:
         name: The operation type.
-        function: ``async def handler(parameters)`` or ``(parameters, context)``; a plain ``def`` with the same
-            arguments runs in a worker thread.
+        function: ``async def handler(parameters)`` or ``(parameters, context)``. Any other callable with these
+            arguments runs in a worker thread; an awaitable that it returns is awaited as an async handler would be.
+        handlers: Where the handler is registered.
         unknown_errors: Those after which nobody knows if it happened; None: time-outs and lost connections.
 
     Raises:
-        InvalidInput: It is not callable, or cannot be called with one or two positional arguments.
+        InvalidInput: It is not callable, is a generator function, or does not take these arguments.
     """
     check_name("operation_type", name)
-    with_context = _takes_context(name, function)
+    place = _context_place(name, function)
     if isinstance(unknown_errors, type):
         raise InvalidInput(
             "unknown_errors", f"must be a tuple of exception classes; write ({unknown_errors.__name__},)"
@@ -87,73 +107,114 @@ def make_handler(
     for error in unknown or ():
         if not (isinstance(error, type) and issubclass(error, Exception)):
             raise InvalidInput("unknown_errors", f"must hold exception classes, not {error!r}")
-    if _is_async(function):
-        return Handler(name, _async_call(function, with_context=with_context), function, unknown, is_async=True)
-    return Handler(name, _thread_call(function, with_context=with_context), function, unknown)
+    invoke = _invocation(function, place)
+    if is_async(function):
+        return Handler(name, _async_call(invoke), function, unknown, is_async=True)
+    return Handler(name, _thread_call(invoke, handlers), function, unknown)
 
 
-def _async_call(function: HandlerFunction, *, with_context: bool) -> Callable[..., Awaitable[Any]]:
-    if with_context:
-        return function
-    return lambda parameters, _context: function(parameters)
+def _invocation(function: HandlerFunction, place: _ContextPlace) -> Callable[[Any, HandlerContext], Any]:
+    """The function as one of parameters and context."""
+    if place is None:
+        return lambda parameters, _context: function(parameters)
+    if place == "keyword":
+        return lambda parameters, context: function(parameters, context=context)
+    return function
 
 
-def _thread_call(function: HandlerFunction, *, with_context: bool) -> Callable[..., Awaitable[Any]]:
+def _async_call(invoke: Callable[[Any, HandlerContext], Any]) -> Callable[..., Awaitable[Any]]:
     async def call(parameters: dict[str, Any], context: HandlerContext) -> Any:
-        arguments = (parameters, context) if with_context else (parameters,)
-        # Abandoned on cancel: a thread cannot be stopped, so its outcome is unknown from then on, which is what
-        # the caller records. Waiting for it would make every time-out and every shutdown wait for it.
-        # Unless it never began: whoever comes first, the thread or the cancellation, settles that.
-        first: dict[str, str] = {}
-        caller = current_caller()
-
-        def run() -> tuple[Any] | None:
-            if first.setdefault("first", "thread") != "thread":
-                return None
-            act_for(caller)  # who holds a lock around the handler holds it here too
-            try:
-                # In a tuple, because trio answers a returned coroutine with an error of its own, after the effect.
-                return (function(*arguments),)
-            except Exception:
-                raise
-            except BaseException as error:  # of the function alone: Ctrl-C comes to the main thread
-                raise OutcomeUnknown(f"the handler let {repr_of(error)} out of its thread") from error
-
-        context._queued = True  # noqa: SLF001 - between the two of them and the attempt
-        try:
-            done = await trio.to_thread.run_sync(run, abandon_on_cancel=True)
-        finally:
-            context._queued = first.setdefault("first", "caller") != "thread"  # noqa: SLF001 - as above
-        assert done is not None  # noqa: S101 - who was cancelled does not come here
-        (result,) = done
-        if inspect.iscoroutine(result):
-            result.close()  # refused further on like any result that is no JSON: what the function did, it did
-        return result
+        return await result_of(invoke(parameters, context))
 
     return call
 
 
-def _takes_context(name: str, function: HandlerFunction) -> bool:
+async def result_of(awaitable: Awaitable[Any]) -> Any:
+    """The result, which is awaited too if it is awaitable: an async function may return another one's coroutine."""
+    result = await awaitable
+    while inspect.isawaitable(result):
+        result = await result
+    return result
+
+
+def _thread_call(invoke: Callable[[Any, HandlerContext], Any], handlers: Handlers) -> Callable[..., Awaitable[Any]]:
+    async def call(parameters: dict[str, Any], context: HandlerContext) -> Any:
+        # Abandoned on cancel: a thread cannot be stopped, so its outcome is unknown from then on, which is what
+        # the caller records. Waiting for it would make every time-out and every shutdown wait for it.
+        # Unless it never began: whoever comes first, the thread or the cancellation, settles that.
+        first: dict[str, str] = {}
+        results: list[Any] = []
+        caller = current_caller()
+
+        def run() -> None:
+            if first.setdefault("first", "thread") != "thread":
+                return
+            act_for(caller)  # who holds a lock around the handler holds it here too
+            try:
+                # In a list, because trio answers a returned coroutine with an error of its own, after the effect.
+                results.append(invoke(parameters, context))
+            except Exception:
+                raise
+            except BaseException as error:  # of the function alone: Ctrl-C comes to the main thread
+                raise OutcomeUnknown(f"the handler let {repr_of(error)} out of its thread") from error
+            if first.setdefault("last", "thread") != "thread":  # the attempt was cut off before
+                close_unawaited(results.pop())
+
+        context._queued = True  # noqa: SLF001 - between the two of them and the attempt
+        try:
+            await trio.to_thread.run_sync(run, abandon_on_cancel=True)
+        except BaseException:
+            if first.setdefault("last", "caller") != "caller":  # it returned in this very moment
+                close_unawaited(results.pop())
+            raise
+        finally:
+            context._queued = first.setdefault("first", "caller") != "thread"  # noqa: SLF001 - as above
+        (result,) = results
+        return await handlers.wait_for(result) if inspect.isawaitable(result) else result
+
+    return call
+
+
+def _context_place(name: str, function: HandlerFunction) -> _ContextPlace:
+    """Where the function takes the context: as its second argument, by keyword, or not at all."""
+    field = f"handler of {name}"
+    if isinstance(function, classmethod):
+        raise InvalidInput(field, "is a classmethod object, bound to no class: register the method of the class")
     if not callable(function):
-        raise InvalidInput(f"handler of {name}", f"must be callable, not {function!r}")
+        raise InvalidInput(field, f"must be callable, not {function!r}")
+    refuse_generators(field, function)
     try:
         signature = inspect.signature(function)
     except ValueError as error:
-        raise InvalidInput(f"handler of {name}", f"has no signature to look at: {error}") from error
-    for count in (_PARAMETERS_AND_CONTEXT, 1):
-        try:
-            signature.bind(*range(count))
-        except TypeError:
-            continue
-        if count == 1:
-            return False
-        # A default for the second argument means that it is the handler's own, not the context.
-        second = [p for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY][1:2]
-        return not second or second[0].default is inspect.Parameter.empty
-    raise InvalidInput(f"handler of {name}", "must take (parameters) or (parameters, context)")
+        raise InvalidInput(field, f"has no signature to look at: {error}") from error
+    if _binds(signature, 0, 1):
+        positional = [p for p in signature.parameters.values() if p.kind is not p.KEYWORD_ONLY]
+        # A default says that the second argument is the handler's own, unless the argument is the context by its name.
+        second = positional[1:2]
+        if not second or second[0].default is inspect.Parameter.empty or _is_context(second[0]):
+            return "second"
+    if _takes_by_keyword(function, signature):
+        return "keyword"
+    if _binds(signature, 0):
+        return None
+    raise InvalidInput(field, "must take (parameters) or (parameters, context)")
 
 
-def _is_async(function: HandlerFunction) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+def _takes_by_keyword(function: HandlerFunction, signature: inspect.Signature) -> bool:
+    parameter = signature.parameters.get(_CONTEXT)
+    if parameter is None or parameter.kind is not parameter.KEYWORD_ONLY or not _binds(signature, 0, context=1):
+        return False
+    # A partial shows what it has bound as a keyword with a default: that is the user's own.
+    return not (isinstance(function, functools.partial) and _CONTEXT in function.keywords)
+
+
+def _is_context(parameter: inspect.Parameter) -> bool:
+    return parameter.name == _CONTEXT or HandlerContext.__name__ in str(parameter.annotation)
+
+
+def _binds(signature: inspect.Signature, *positional: int, **keywords: int) -> bool:
+    try:
+        signature.bind(*positional, **keywords)
+    except TypeError:
+        return False
+    return True

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..callables import close_unawaited, is_async
 from ..errors import InvalidInput
 from ..manager import BackgroundOperationsManager
 
@@ -71,13 +72,11 @@ def _made(reference: str, factory: Callable[[], Any]) -> Any:
         raise InvalidInput(reference, f"cannot be called without arguments ({error}); {_WANTED}") from error
     except ValueError:  # it does not tell what it takes, as some of C do not
         pass
-    return factory()
-
-
-def is_async(function: Any) -> bool:
-    """Whether calling it, which must be possible, gives something to await."""
-    # Its class's `__call__`: that of a class itself is the one of its instances.
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+    made = factory()
+    if inspect.isawaitable(made):
+        close_unawaited(made)
+        raise InvalidInput(reference, f"is async; {_WANTED}")
+    return made
 
 
 def _offers(module: Any) -> str:

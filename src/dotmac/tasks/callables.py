@@ -1,0 +1,71 @@
+"""What a user's callable does when it is called, seen through the wrappers around it.
+
+A callable that is no coroutine function can still return an awaitable: a lambda, a decorator's wrapper, an object whose
+``__call__`` hands out a coroutine. Only the call shows it. A generator function is known before the call, and calling
+it runs none of its body.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+from .errors import InvalidInput
+
+
+def is_async(function: Any) -> bool:
+    """Whether a call is certain to give a coroutine. False says nothing: the result may be awaitable all the same."""
+    inner = _innermost(function)
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(_innermost(type(inner).__call__))
+
+
+def refuse_generators(field: str, function: Any) -> None:
+    """Refuse generator and async generator functions, also wrapped ones.
+
+    Args:
+        field: Names the function in the error.
+        function: A callable.
+
+    Raises:
+        InvalidInput: Calling the function gives a generator.
+    """
+    inner = _innermost(function)
+    for each in (inner, _innermost(type(inner).__call__)):
+        while each is not None:
+            if inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
+                raise InvalidInput(
+                    field,
+                    f"is a generator function ({_name(each)}), whose body does not run when it is called: remove "
+                    "'yield' and return the result. If a decorator runs the generator, register a plain function "
+                    "that calls the decorated one",
+                )
+            each = _wrapped(each)  # noqa: PLW2901 - down to what functools.wraps names
+
+
+def close_unawaited(value: object) -> None:
+    """Close a coroutine that is dropped, so that Python does not warn of it."""
+    if inspect.iscoroutine(value):
+        value.close()
+
+
+def _innermost(function: Any) -> Any:
+    """The function inside partial objects, static methods and bound methods."""
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif isinstance(function, staticmethod | MethodType):
+            function = function.__func__
+        else:
+            return function
+
+
+def _wrapped(function: Any) -> Callable[..., Any] | None:
+    inner = getattr(function, "__wrapped__", None)
+    return _innermost(inner) if callable(inner) else None
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
