@@ -11,7 +11,7 @@ import pytest
 
 from dotmac.tasks.errors import InvalidInput
 from dotmac.tasks.http.options import IdempotencyOptions
-from dotmac.tasks.http.routes import RouteRule, Routes, idempotent_route, overrides_of
+from dotmac.tasks.http.routes import RouteOverrides, RouteRule, Routes, idempotent_route, is_protected, overrides_of
 
 DEFAULTS = IdempotencyOptions()
 
@@ -34,6 +34,7 @@ def test_the_defaults_are_safe() -> None:
         ("methods", [""]),
         ("methods", [b"POST"]),
         ("methods", {"POST": 1}),
+        ("methods", {"POST", "get"}),
         ("required", 1),
         ("exempt", None),
         ("strict", "yes"),
@@ -126,6 +127,70 @@ def test_a_rule_can_be_limited_to_a_method() -> None:
     routes = Routes(DEFAULTS, [RouteRule("PUT /files/**", methods={"PUT"})])
     assert routes.options("PUT", "/files/a").methods == {"PUT"}
     assert routes.options("POST", "/files/a") == DEFAULTS
+
+
+def test_a_rule_for_a_method_protects_that_method() -> None:
+    routes = Routes(DEFAULTS, [RouteRule("PUT /files/**", required=True)])
+    assert is_protected("PUT", routes.options("PUT", "/files/a"), None)
+    assert not is_protected("PUT", routes.options("PUT", "/other"), None)
+    assert not is_protected("DELETE", routes.options("DELETE", "/files/a"), None)
+
+
+def test_a_rule_for_a_safe_method_is_refused_unless_it_exempts() -> None:
+    with pytest.raises(InvalidInput, match=r"^pattern: GET requests"):
+        RouteRule("GET /files/**", required=True)
+    RouteRule("GET /files/**", exempt=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "method", "protected"),
+    [
+        ({"required": True}, "DELETE", True),
+        ({"required": True}, "GET", False),
+        ({"required": True, "methods": {"PUT"}}, "DELETE", False),
+        ({"exempt": True}, "POST", False),
+        (None, "DELETE", False),
+        (None, "POST", True),
+    ],
+)
+def test_a_decorator_without_methods_is_meant_for_those_of_its_endpoint(
+    values: dict[str, Any] | None, method: str, protected: bool
+) -> None:
+    overrides = None if values is None else RouteOverrides(values)
+    assert is_protected(method, Routes(DEFAULTS).options(method, "/", endpoint=overrides), overrides) is protected
+
+
+@pytest.mark.parametrize(
+    ("exempt_paths", "rules", "paths", "exempt"),
+    [
+        (None, [], ["/docs"], True),
+        (None, [], ["/docs/oauth2-redirect"], True),
+        (None, [], ["/docsearch"], False),
+        (None, [], ["/api/ready", "/ready"], True),
+        (None, ["/ready/**"], ["/ready/x"], False),
+        (None, ["/**"], ["/ready/x"], False),
+        (None, ["/other"], ["/ready/x"], True),
+        ({"/hooks/"}, [], ["/docs"], False),
+        ({"/hooks/"}, [], ["/hooks"], True),
+        ({"/hooks"}, ["/**"], ["/hooks/a"], True),
+        ({"/hooks"}, ["/hooks/**"], ["/hooks/a"], False),
+        ({"/hooks"}, ["/**", "/hooks/a"], ["/hooks/a"], False),
+        ({"/hooks/a"}, ["/hooks/**"], ["/hooks/a/b"], True),
+        ({"/hooks"}, ["/api/hooks/**"], ["/api/hooks/a", "/hooks/a"], False),
+        ({"/hooks", "/hooks/a"}, ["/hooks/a/*"], ["/hooks/a/b"], False),
+    ],
+)
+def test_an_exempt_path_yields_to_a_nearer_rule(
+    exempt_paths: set[str] | None, rules: list[str], paths: list[str], exempt: bool
+) -> None:
+    routes = Routes(DEFAULTS, [RouteRule(rule, required=True) for rule in rules], exempt_paths)
+    assert routes.options("POST", *paths).exempt is exempt
+
+
+@pytest.mark.parametrize("exempt_paths", [None, {"/docs"}])
+def test_an_exempt_path_yields_to_a_decorator(exempt_paths: set[str] | None) -> None:
+    routes = Routes(DEFAULTS, exempt_paths=exempt_paths)
+    assert not routes.options("POST", "/docs", endpoint=RouteOverrides({"required": True})).exempt
 
 
 def test_the_nearer_word_wins() -> None:

@@ -23,9 +23,9 @@ from .endpoints import UNKNOWN, find_endpoint
 from .fingerprint import Fingerprint, RequestHead
 from .keys import parse_idempotency_key
 from .lifespan import RuntimeLife
-from .options import IdempotencyOptions
+from .options import SAFE_METHODS, IdempotencyOptions
 from .records import RecordBook
-from .routes import RouteRule, Routes, overrides_of
+from .routes import RouteRule, Routes, is_protected, overrides_of
 from .scope import Identity, credentials_digest, default_identity, full_path, record_key
 from .state import RequestState, is_handled, keep_state
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from .problems import Problem
     from .sealing import ResponseCodec
 
-EXEMPT_PATHS = frozenset({"/health", "/healthz", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json"})
-_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 
 
@@ -49,7 +47,8 @@ class BackgroundOperationsMiddleware:
     Args:
         app: The app inside.
         manager: Whose storage has the keys. It is started and stopped with the app, unless the app does that itself.
-        exempt_paths: Paths that are passed on untouched, with everything below them.
+        exempt_paths: Paths that are passed on untouched, with everything below them, unless a rule within them or the
+            endpoint's decorator says otherwise. None: `EXEMPT_PATHS`, which yield to every rule that matches.
         idempotency_header: The field that carries the key.
         cache_hit_header: The field that marks a response that was not made for the request which gets it.
         options: For all routes; single ones are changed by `routes` and by `idempotent_route`.
@@ -67,7 +66,7 @@ class BackgroundOperationsMiddleware:
         app: ASGIApp,
         manager: BackgroundOperationsManager,
         *,
-        exempt_paths: Collection[str] = EXEMPT_PATHS,
+        exempt_paths: Collection[str] | None = None,
         idempotency_header: str = "Idempotency-Key",
         cache_hit_header: str = "Idempotency-Replayed",
         options: IdempotencyOptions | None = None,
@@ -77,12 +76,10 @@ class BackgroundOperationsMiddleware:
     ) -> None:
         self.app = app
         self.manager = manager
-        self._exempt = frozenset(_checked_paths(exempt_paths))
-        self._below_exempt = tuple(f"{path}/" for path in self._exempt)
         self._header = _checked_name("idempotency_header", idempotency_header)
         self._field = self._header.lower().encode()
         self._marker = (_checked_name("cache_hit_header", cache_hit_header).lower().encode(), b"true")
-        self._routes = Routes(options or IdempotencyOptions(), routes)
+        self._routes = Routes(options or IdempotencyOptions(), routes, exempt_paths)
         self._identity = identity
         self._codec = codec
         self._life = RuntimeLife(manager)
@@ -97,14 +94,15 @@ class BackgroundOperationsMiddleware:
             await self.app(scope, receive, send)
             return
         method: str = scope["method"]
-        endpoint = UNKNOWN if method in _SAFE else find_endpoint(scope)
+        endpoint = UNKNOWN if method in SAFE_METHODS else find_endpoint(scope)
         path = full_path(scope)
         paths = (path, route_path(scope)) if scope.get("root_path") else (path,)
-        options = self._routes.options(method, *paths, endpoint=overrides_of(endpoint.function, method))
+        overrides = overrides_of(endpoint.function, method)
+        options = self._routes.options(method, *paths, endpoint=overrides)
         state = RequestState(self.manager, options, self._header, path, self._identify)
         keep_state(scope, state)
         inside = self.app
-        if method in options.methods and method not in _SAFE and not (options.exempt or self._is_exempt(scope)):
+        if is_protected(method, options, overrides):
             try:
                 state.key = self._key_of(scope, options)
                 if state.key is not None:
@@ -155,10 +153,6 @@ class BackgroundOperationsMiddleware:
             inside = await self._gate.admit(state, request, book, scope)
             await inside(scope, body.replayed(receive), send)
 
-    def _is_exempt(self, scope: Scope) -> bool:
-        path = route_path(scope)
-        return path in self._exempt or path.startswith(self._below_exempt)
-
     def _key_of(self, scope: Scope, options: IdempotencyOptions) -> str | None:
         lines = header_values(scope, self._field)
         if not lines:
@@ -207,12 +201,6 @@ def _fingerprint(scope: Scope, path: str, options: IdempotencyOptions) -> Finger
         ignored=options.ignored_fields,
         limit=options.canonical_limit,
     )
-
-
-def _checked_paths(paths: Collection[str]) -> tuple[str, ...]:
-    if isinstance(paths, str | bytes) or not all(isinstance(path, str) and path.startswith("/") for path in paths):
-        raise InvalidInput("exempt_paths", f"must be a collection of paths that begin with /, not {paths!r:.120}")
-    return tuple(sorted(path.rstrip("/") for path in paths))
 
 
 def _checked_name(field: str, name: str) -> str:

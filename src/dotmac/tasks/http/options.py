@@ -26,6 +26,7 @@ _FROM_ZERO = ("wait_seconds", "saga_wait")  # seconds
 _SIZES = ("key_length", "body_limit", "response_limit", "canonical_limit")
 _NAMES = ("methods", "fields", "ignored_fields", "unstored_headers")
 _FINAL = range(200, 600)  # 1xx statuses come before the response
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -139,7 +140,8 @@ class IdempotencyOptions:
             fits = fits and all(isinstance(item, str) and item for item in given)
             _require(name, fits, "a collection of names, such as {'POST'} or ('order.id',)", given)
         for method in self.methods:
-            _require("methods", _METHOD.fullmatch(method), "a collection of HTTP methods", method)
+            fits = _METHOD.fullmatch(method) is not None and method.upper() not in SAFE_METHODS
+            _require("methods", fits, "a collection of HTTP methods that are not safe, such as {'POST', 'PUT'}", method)
         for name in ("fields", "ignored_fields"):
             paths = tuple(sorted(set(getattr(self, name))))
             _require(name, all(all(path.split(".")) for path in paths), "dotted paths, such as 'order.id'", paths)
