@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import cast
 
 import pytest
 
 from dotmac.tasks import BackgroundOperationsManager, InvalidInput, MemoryStorage, Settings
+from dotmac.tasks.settings import SettingOptions
 
 
 def variable(name: str) -> str:
@@ -23,8 +25,9 @@ def test_the_seed_s_defaults() -> None:
 def test_each_number_can_be_set_in_the_environment_and_arguments_win(name: str) -> None:
     environ = {variable(name): "7"}
     assert getattr(Settings.load(environ), name) == 7
-    assert getattr(Settings.load(environ, **{name: 9}), name) == 9
-    assert getattr(Settings.load(environ, **{name: None}), name) == 7
+    argument, nothing = cast("SettingOptions", {name: 9}), cast("SettingOptions", {name: None})
+    assert getattr(Settings.load(environ, **argument), name) == 9
+    assert getattr(Settings.load(environ, **nothing), name) == 7
     assert getattr(Settings.load({variable(name): ""}), name) == getattr(Settings(), name)
 
 
@@ -38,7 +41,7 @@ def test_a_bad_value_names_its_variable(text: str) -> None:
 @pytest.mark.parametrize("value", [-1, 0, float("nan"), float("inf"), "5", True])
 def test_a_bad_argument_names_itself(value: object) -> None:
     with pytest.raises(InvalidInput) as caught:
-        Settings.load({}, worker_lease=value)
+        Settings.load({}, worker_lease=value)  # type: ignore[arg-type]  # wrong on purpose
     assert caught.value.field == "worker_lease"
     with pytest.raises(InvalidInput):
         Settings(worker_lease=value)  # type: ignore[arg-type]  # wrong on purpose
@@ -46,9 +49,19 @@ def test_a_bad_argument_names_itself(value: object) -> None:
 
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(InvalidInput) as caught:
-        Settings.load({}, worker_leese=5)
+        Settings.load({}, worker_leese=5)  # type: ignore[call-arg]  # a type checker finds it, too
     assert caught.value.field == "worker_leese"
     assert "worker_lease" in str(caught.value)
+
+
+def test_a_type_checker_sees_every_setting() -> None:
+    assert list(SettingOptions.__annotations__) == [field.name for field in fields(Settings)]
+
+
+def test_settings_given_twice_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="not both") as caught:
+        BackgroundOperationsManager(MemoryStorage(), settings=Settings(), worker_lease=5)
+    assert caught.value.field == "worker_lease"
 
 
 def test_a_manager_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from dotmac.tasks import BackgroundOperationsManager, InvalidInput, MemoryStorage, Settings
+from dotmac.tasks.settings import SettingOptions
 
 
 class Text(str):
@@ -123,7 +124,26 @@ async def test_one_class_of_errors_is_no_tuple_of_them(manager: BackgroundOperat
 def test_settings_with_which_nothing_could_be_stored_are_refused() -> None:
     for field, value in (("default_ttl", 1e-320), ("max_payload", 0.5), ("max_payload", 100.5)):
         with pytest.raises(InvalidInput) as refused:
-            Settings.load({}, **{field: value})
+            Settings.load({}, **cast("SettingOptions", {field: value}))
         assert refused.value.field == field
     loaded = Settings.load({"DOTMAC_TASKS_MAX_PAYLOAD": "1000"})
     assert type(loaded.max_payload) is int
+
+
+async def test_a_second_handler_for_a_name_is_refused_unless_it_shall_replace_the_first(
+    manager: BackgroundOperationsManager,
+) -> None:
+    async def other(_parameters: dict[str, Any]) -> dict[str, Any]:
+        return {"done": "otherwise"}
+
+    async def undo(_parameters: dict[str, Any]) -> None: ...
+
+    with pytest.raises(InvalidInput, match=r"'a' is registered already.*handle.*replace=True") as refused:
+        manager.register_operation_handler("a", other)
+    assert refused.value.field == "operation_type"
+    manager.register_compensation_handler("a", undo)  # a name of its own: operations and compensations are apart
+    with pytest.raises(InvalidInput, match="replace=True"):
+        manager.register_compensation_handler("a", other)
+    manager.register_operation_handler("a", other, replace=True)
+    manager.register_operation_handler("a", other)  # the same once more changes nothing
+    assert await manager.run_idempotent(tenant_id="t", operation_type="a") == {"done": "otherwise"}

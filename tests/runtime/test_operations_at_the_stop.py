@@ -109,7 +109,7 @@ async def test_one_that_is_granted_too_late_is_not_begun(autojump_clock: MockClo
             with pytest.raises(error):
                 await send(node)
 
-        other.manager.register_operation_handler("send", fail)
+        other.manager.register_operation_handler("send", fail, replace=True)
         nursery.start_soon(ask, other, ValueError)
         await trio.sleep(1)
         async with Node(shared, mail.register) as late:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dotmac.tasks.errors import InvalidInput, UnknownOperation
-from dotmac.tasks.models import StepKind
+from dotmac.tasks.models import SagaStep, StepKind
 from dotmac.tasks.retry import COMPENSATION_RETRY, RetryPolicy
 from dotmac.tasks.saga.definition import SagaDefinition, StepDefinition
 from dotmac.tasks.saga.validation import MAX_STEPS, KnownHandlers, check_definition, parse_steps
@@ -31,6 +31,16 @@ def _head(**fields: Any) -> SagaDefinition:
 
 def test_a_step_is_filled_with_defaults() -> None:
     assert parse_steps([STEP], SOME) == (StepDefinition("a", "do"),)
+
+
+def test_a_saga_step_object_is_taken_as_the_mapping_of_its_fields() -> None:
+    step = SagaStep("a", "do", {"n": 1}, compensation_operation="undo", max_retries=0, timeout_seconds=2)
+    (parsed,) = parse_steps([step], SOME)
+    assert parsed == StepDefinition(
+        "a", "do", {"n": 1}, compensation_operation="undo", retry=RetryPolicy(max_retries=0), timeout_seconds=2.0
+    )
+    assert _refusal([SagaStep("a", "do", {"n": {1}})]).field == "steps[0].parameters.n"
+    assert _refusal([step, SagaStep("", "do", {})]).field == "steps[1].name"
 
 
 def test_every_field_of_a_step_is_kept() -> None:
@@ -90,7 +100,7 @@ WHEN = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 @pytest.mark.parametrize(
     ("steps", "field", "reason"),
     [
-        ([5], "steps[0]", "must be a mapping, not int"),
+        ([5], "steps[0]", "must be a mapping or a SagaStep, not int"),
         ([{"operation": "do"}], "steps[0].name", "is required"),
         ([{**STEP, "tmeout": 1}], "steps[0].tmeout", "a step has: name, operation"),
         ([{**STEP, "kind": "sideways"}], "steps[0].kind", "no kind 'sideways'; there are: compensatable, pivot"),

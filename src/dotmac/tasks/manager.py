@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
+from .errors import InvalidInput
 from .facade.claims import ClaimMethods
 from .facade.handlers import HandlerMethods
 from .facade.life import Hosted
@@ -12,7 +13,7 @@ from .facade.operations import OperationMethods
 from .facade.sagas import SagaMethods
 from .portal.blocking import BlockingManager
 from .runtime.environment import SagaEnvironment
-from .settings import Settings
+from .settings import SettingOptions, Settings
 from .storage.protocol import StorageProtocol
 
 
@@ -26,7 +27,7 @@ class BackgroundOperationsManager(OperationMethods, SagaMethods, LockMethods, Cl
 
     Args:
         storage: Where everything is kept; None: `RedisStorage` if ``REDIS_URL`` is set, else `MemoryStorage`.
-        settings: All settings at once; None: from the environment and `**options`.
+        settings: All settings at once; None: from `**options`, the environment and the defaults.
         works: Whether sagas are run in this process. One that does not work looks, submits and steers: what is
             started or retried through it is run by other processes, whose handlers it need not know.
         **options: Single settings by name (see `Settings`), such as ``worker_lease=5.0``.
@@ -35,7 +36,7 @@ class BackgroundOperationsManager(OperationMethods, SagaMethods, LockMethods, Cl
         sync: The same methods, blocking, for threads without an event loop.
 
     Raises:
-        InvalidInput: A setting makes no sense; the error names it.
+        InvalidInput: A setting makes no sense, or is given twice; the error names it.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class BackgroundOperationsManager(OperationMethods, SagaMethods, LockMethods, Cl
         *,
         settings: Settings | None = None,
         works: bool = True,
-        **options: Any,
+        **options: Unpack[SettingOptions],
     ) -> None:
+        if settings is not None and options:
+            raise InvalidInput(next(iter(options)), "give either settings or single settings by name, not both")
         self.settings = settings if settings is not None else Settings.load(**options)
         self.storage = storage if storage is not None else _default_storage(self.settings)
         HandlerMethods.__init__(self)

@@ -5,12 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from .bounds import MAX_SECONDS, check_record_ttl
 from .errors import InvalidInput
 
 PREFIX = "DOTMAC_TASKS_"
+
+
+class SettingOptions(TypedDict, total=False):
+    """The settings as keyword arguments, for type checkers; None leaves one to the environment. See `Settings`."""
+
+    redis_url: str | None
+    default_ttl: float | None
+    cleanup_interval: float | None
+    saga_retention: float | None
+    worker_lease: float | None
+    claim_lease: float | None
+    poll_interval: float | None
+    passivate_after: float | None
+    drain_timeout: float | None
+    max_payload: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +68,7 @@ class Settings:
         object.__setattr__(self, "max_payload", int(self.max_payload))  # from the environment come floats
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None, **explicit: Any) -> Settings:
+    def load(cls, environ: Mapping[str, str] | None = None, **explicit: Unpack[SettingOptions]) -> Settings:
         """Settings from explicit arguments (None: not given), the environment, and the defaults, in this order.
 
         Raises:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar, overload
+from typing import Protocol, TypeVar, overload
 
-from ..runtime.handlers import HandlerFunction, Handlers, make_handler
+from ..errors import InvalidInput
+from ..runtime.handlers import Handler, HandlerFunction, Handlers, make_handler
 from ..runtime.inside_handlers import marked
 
 F = TypeVar("F", bound=HandlerFunction)
@@ -28,16 +29,21 @@ class HandlerMethods:
 
     @overload
     def register_operation_handler(
-        self, operation_type: str, handler: F, *, unknown_errors: UnknownErrors = None
+        self, operation_type: str, handler: F, *, unknown_errors: UnknownErrors = None, replace: bool = False
     ) -> F: ...
 
     @overload
     def register_operation_handler(
-        self, operation_type: str, handler: None = None, *, unknown_errors: UnknownErrors = None
+        self, operation_type: str, handler: None = None, *, unknown_errors: UnknownErrors = None, replace: bool = False
     ) -> Decorator: ...
 
     def register_operation_handler(
-        self, operation_type: str, handler: F | None = None, *, unknown_errors: UnknownErrors = None
+        self,
+        operation_type: str,
+        handler: F | None = None,
+        *,
+        unknown_errors: UnknownErrors = None,
+        replace: bool = False,
     ) -> F | Decorator:
         """Say which code runs an operation. Without `handler` it is a decorator.
 
@@ -48,34 +54,51 @@ class HandlerMethods:
                 An argument named ``context`` gets the `HandlerContext`, also if it has a default or is keyword-only.
             unknown_errors: Exceptions after which nobody knows whether the effect happened; by default
                 time-outs and lost connections.
+            replace: Take the place of a handler that is registered under this name already.
 
         Raises:
-            InvalidInput: The handler does not take these arguments, or is a generator function.
+            InvalidInput: The handler does not take these arguments, or is a generator function; or the name has
+                another handler.
         """
-        return self._register(self._handlers.operations, operation_type, handler, unknown_errors)
+        return self._register(self._handlers.operations, operation_type, handler, unknown_errors, replace=replace)
 
     @overload
     def register_compensation_handler(
-        self, operation_type: str, handler: F, *, unknown_errors: UnknownErrors = None
+        self, operation_type: str, handler: F, *, unknown_errors: UnknownErrors = None, replace: bool = False
     ) -> F: ...
 
     @overload
     def register_compensation_handler(
-        self, operation_type: str, handler: None = None, *, unknown_errors: UnknownErrors = None
+        self, operation_type: str, handler: None = None, *, unknown_errors: UnknownErrors = None, replace: bool = False
     ) -> Decorator: ...
 
     def register_compensation_handler(
-        self, operation_type: str, handler: F | None = None, *, unknown_errors: UnknownErrors = None
+        self,
+        operation_type: str,
+        handler: F | None = None,
+        *,
+        unknown_errors: UnknownErrors = None,
+        replace: bool = False,
     ) -> F | Decorator:
         """Say which code undoes an operation; as `register_operation_handler`.
 
         A compensation may be called more than once, and for an operation that never happened: it must bear both.
         """
-        return self._register(self._handlers.compensations, operation_type, handler, unknown_errors)
+        return self._register(self._handlers.compensations, operation_type, handler, unknown_errors, replace=replace)
 
-    def _register(self, table: dict[str, Any], name: str, function: F | None, unknown: UnknownErrors) -> F | Decorator:
+    def _register(
+        self, table: dict[str, Handler], name: str, function: F | None, unknown: UnknownErrors, *, replace: bool
+    ) -> F | Decorator:
         def register(function: G) -> G:
-            table[name] = marked(make_handler(name, function, self._handlers, unknown), self._handlers)
+            made = make_handler(name, function, self._handlers, unknown)
+            present = table.get(name)
+            if present is not None and present.function != function and not replace:
+                raise InvalidInput(
+                    "operation_type",
+                    f"{name!r} is registered already, with {present.function!r:.120}; "
+                    "pass replace=True to register another handler for it",
+                )
+            table[name] = marked(made, self._handlers)
             return function
 
         return register if function is None else register(function)

@@ -56,7 +56,7 @@ class Handler:
 
 
 class Handlers:
-    """Operations and compensations by name. Registering a name again replaces its handler.
+    """Operations and compensations by name.
 
     Attributes:
         known: For validation: which names can be used, at any time.

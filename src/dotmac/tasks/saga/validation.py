@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from ..bounds import MAX_SECONDS, check_encodable
 from ..errors import InvalidInput, UnknownOperation
 from ..idempotency import check_name
 from ..jsonvalue import check_json, encode
-from ..models import StepKind
+from ..models import SagaStep, StepKind
 from ..retry import COMPENSATION_RETRY, RetryPolicy
 from .definition import SagaDefinition, StepDefinition
 from .lock_names import check_lock
@@ -52,6 +52,12 @@ class _StepInput(msgspec.Struct, forbid_unknown_fields=True):
     lock: str | None = None
 
 
+# What a caller sets in a `SagaStep`. Its other fields say how a step stands, and have no meaning for a new one.
+_STEP_VIEW_FIELDS = tuple(
+    name for name in _StepInput.__struct_fields__ if name in {each.name for each in fields(SagaStep)}
+)
+
+
 def check_definition(definition: SagaDefinition) -> None:
     """Refuse a saga whose head cannot be stored; its steps were checked by `parse_steps`.
 
@@ -81,7 +87,7 @@ def parse_steps(steps: Any, known: KnownHandlers) -> tuple[StepDefinition, ...]:
         UnknownOperation: A handler is not registered.
     """
     if type(steps) is not list and (isinstance(steps, str | bytes | Mapping) or not isinstance(steps, Sequence)):
-        raise InvalidInput("steps", "must be a list of mappings")
+        raise InvalidInput("steps", "must be a list of mappings or of SagaStep objects")
     if not 0 < len(steps) <= MAX_STEPS:
         raise InvalidInput("steps", f"must hold 1 to {MAX_STEPS} steps, not {len(steps)}")
     parsed: list[StepDefinition] = []
@@ -108,8 +114,10 @@ def parse_steps(steps: Any, known: KnownHandlers) -> tuple[StepDefinition, ...]:
 def _parse_step(step: Any, field: str) -> StepDefinition:
     if isinstance(step, StepDefinition):
         step = {name: getattr(step, name) for name in step.__struct_fields__}
+    elif isinstance(step, SagaStep):
+        step = {name: getattr(step, name) for name in _STEP_VIEW_FIELDS}
     if type(step) is not dict and not isinstance(step, Mapping):  # the first is true of nearly all, and much cheaper
-        raise InvalidInput(field, f"must be a mapping, not {type(step).__name__}")
+        raise InvalidInput(field, f"must be a mapping or a SagaStep, not {type(step).__name__}")
     # Checked before the conversion: it would turn a date or a set into JSON without a word.
     for name, check in _CHECKED_AS_GIVEN:
         if name in step and step[name] is not None:
