@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from dotmac.tasks import MemoryStorage, OperationStatus, OutcomeUnknown, RetryPolicy, SagaStateError
-from runtime.nodes import Ledger, Node, Wire, step, until
+from runtime.nodes import Fault, Ledger, Node, Wire, lose_reply, refuse, step, until
 
 COMPENSATED = OperationStatus.COMPENSATED
 SLOW = RetryPolicy(initial_delay=500, max_delay=500, jitter=False)
@@ -91,7 +91,7 @@ async def test_undoing_is_not_disturbed(autojump_clock: MockClock, shared: Memor
     assert ledger.entered.count("undo a") == 1
 
 
-async def test_a_running_pivot_finishes_and_the_saga_turns_back_only_if_it_failed(
+async def test_a_running_pivot_finishes_and_the_cancel_says_that_it_may_be_too_late(
     autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger, elsewhere: bool
 ) -> None:
     for fails in (False, True):
@@ -103,7 +103,8 @@ async def test_a_running_pivot_finishes_and_the_saga_turns_back_only_if_it_faile
                 await other.manager.start()
             handle = await begin(node, step("a"), step("p", kind="pivot"), step("c", kind="retriable"))
             await until(lambda: "p" in ledger.entered)
-            await other.manager.cancel_saga(handle.saga_id)
+            with pytest.raises(SagaStateError, match="pivot 'p' is running"):
+                await other.manager.cancel_saga(handle.saga_id)
             await trio.sleep(20)
             assert ledger.entered == ["a", "p"]
             if fails:
@@ -203,3 +204,82 @@ async def test_many_cancels_at_once_cost_the_worker_no_lease(
         for handle in handles:
             assert (await handle.result()).status is COMPENSATED
         assert "adopt_saga" not in other.wire.calls + node.wire.calls
+
+
+@pytest.mark.parametrize("within", ["a", "b"])
+async def test_a_handler_that_cancels_its_own_saga_turns_it_back(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger, within: str
+) -> None:
+    node = Node(shared, ledger.register)
+
+    async def cancels(parameters: dict[str, Any], context: Any) -> str:
+        if parameters["name"] == within:
+            with trio.CancelScope(shield=True):  # the handler ignores the cancellation that follows
+                await node.manager.cancel_saga(context.saga_id, "no need")
+        ledger.effects.append(parameters["name"])
+        return "done all the same"
+
+    node.manager.register_operation_handler("cancels", cancels)
+    async with node:
+        outcome = await (await begin(node, *(step(name, operation="cancels") for name in "ab"))).result()
+    assert (outcome.status, outcome.error) == (COMPENSATED, "cancelled: no need")
+    forward = ["a"] if within == "a" else ["a", "b"]
+    assert ledger.effects == [*forward, *(f"undo {name}" for name in reversed(forward))]
+
+
+async def test_a_pivot_that_cancels_its_own_saga_is_refused(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    node = Node(shared, ledger.register)
+    refusals: list[SagaStateError] = []
+
+    async def cancels(_parameters: dict[str, Any], context: Any) -> None:
+        try:
+            await node.manager.cancel_saga(context.saga_id)
+        except SagaStateError as error:
+            refusals.append(error)
+
+    node.manager.register_operation_handler("cancels", cancels)
+    async with node:
+        assert (await (await begin(node, step("p", operation="cancels", kind="pivot"))).result()).completed
+    assert len(refusals) == 1
+
+
+@pytest.mark.parametrize("fault", [lose_reply, refuse])
+async def test_a_cancel_that_meets_the_last_append_turns_the_saga_back(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger, fault: Fault
+) -> None:
+    async def first_cancel(wire: Wire, verb: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        if verb != "append" or wire.calls.count("append") > 3:
+            return await call()
+        await other.manager.cancel_saga(handle.saga_id, "just in time")
+        return await fault(wire, verb, call)
+
+    async with Node(shared, ledger.register) as node, Node(shared, ledger.register) as other:
+        ledger.hold["a"] = trio.Event()
+        handle = await begin(node, step("a"))
+        await until(lambda: ledger.entered)
+        node.wire.calls.clear()
+        node.wire.fault = first_cancel
+        ledger.hold["a"].set()
+        outcome = await handle.result()
+        saga = await handle.get()
+    assert (outcome.status, ledger.effects) == (COMPENSATED, ["a", "undo a"])
+    assert saga.error == "cancelled: just in time"
+
+
+async def test_many_cancels_are_all_acknowledged_and_the_first_reason_is_kept(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    ledger.hold["a"] = ledger.hold["undo a"] = trio.Event()
+    async with Node(shared, ledger.register) as node, Node(shared, ledger.register) as other:
+        handle = await begin(node, step("a"))
+        await until(lambda: ledger.entered)
+        for number in range(50):
+            await (other, node)[number % 2].manager.cancel_saga(handle.saga_id, f"reason {number}")
+        await until(lambda: "undo a" in ledger.entered)
+        await other.manager.cancel_saga(handle.saga_id, "while it turns back")
+        ledger.hold["undo a"].set()
+        assert (await handle.result()).error == "cancelled: reason 0"
+        await handle.cancel("sent again after its end")
+        assert (await handle.get()).error == "cancelled: reason 0"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from dotmac.tasks.errors import InternalError
 from dotmac.tasks.models import OperationStatus
 from dotmac.tasks.saga.commands import Invoke, Record, Rest, Wait
 from dotmac.tasks.saga.events import (
+    AttemptFailed,
     AttemptStarted,
     AttemptSucceeded,
     CancelRequested,
@@ -19,8 +22,8 @@ from dotmac.tasks.saga.events import (
     SagaParked,
     SagaStarted,
 )
-from dotmac.tasks.saga.machine import apply, decide, fold, interruptible
-from saga.model import Budget, Node, begin, play, saga
+from dotmac.tasks.saga.machine import apply, decide, fold, interruptible, why_not_cancelled
+from saga.model import REFUSED, Budget, Node, begin, play, saga
 from saga.rows import AT_PIVOT, COMMITTED, NOW, READY, ROWS, Row, done, lost, over, retry, tried
 
 
@@ -196,3 +199,64 @@ def test_a_saga_that_lost_its_worker_on_the_last_attempt_counts_the_step_as_poss
     assert node.live.status is OperationStatus.COMPENSATED
     assert _invoked(node) == [(0, False), (0, True)]
     assert done(0)[0] in node.events
+
+
+@pytest.mark.parametrize("kinds", ["C", "N"])
+def test_a_cancel_that_meets_the_end_of_the_last_step_turns_the_saga_back(kinds: str) -> None:
+    state = fold([SagaCreated(saga(kinds)), SagaStarted(), *done(0), CancelRequested("late")])
+    assert decide(state, NOW, 0.5) == Record(CompensationBegan("cancelled: late"))
+    with pytest.raises(InternalError):
+        apply(state, SagaCompleted())
+    state = apply(state, CompensationBegan("cancelled: late"))
+    assert (state.status, state.cursor) == (OperationStatus.COMPENSATING, 0 if kinds == "C" else -1)
+
+
+def test_without_a_cancel_no_saga_turns_back_from_its_end() -> None:
+    state = fold([SagaCreated(saga("C")), SagaStarted(), *done(0)])
+    with pytest.raises(InternalError):
+        apply(state, CompensationBegan("no reason"))
+
+
+RUNNING_PIVOT = [*AT_PIVOT, *tried(1, 1)]
+LOST_AND_WAITING = [*AT_PIVOT, *lost(1), *retry(1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("pending", None),
+        ("running", None),
+        ("waiting", None),
+        ("undo running", None),
+        ("parked while undoing", "it is failed"),
+        ("compensated", "it is compensated"),
+        ("completed", "it is completed"),
+        ("after the pivot", "its pivot has completed"),
+        ("parked at the pivot", "it is parked \\(an item\\)"),
+    ],
+)
+def test_which_states_a_cancel_turns_back(name: str, refused: str | None) -> None:
+    why = why_not_cancelled(fold(next(row for row in ROWS if row.name == name).journal))
+    assert why is None if refused is None else why is not None and re.match(refused, why)
+
+
+def test_a_cancel_at_the_pivot_is_acknowledged_only_where_it_turns_back() -> None:
+    for journal, refused in (
+        (AT_PIVOT, None),
+        ([*AT_PIVOT, *tried(1, 1), AttemptFailed(1, 1, REFUSED), *retry(1)], None),
+        (RUNNING_PIVOT, "its pivot 'p1' is running"),
+        (LOST_AND_WAITING, "its pivot 'p1' may have happened"),
+    ):
+        why = why_not_cancelled(fold(journal))
+        assert why is None if refused is None else (why or "").startswith(refused)
+
+
+def test_a_saga_that_a_cancel_turned_back_accepts_another_one_after_its_end() -> None:
+    script = ("forward succeeds", "cancelled while in_progress")
+    node = _run("CC", *script, left=Budget(cancels=1))
+    assert node.live.status is OperationStatus.COMPENSATED
+    assert why_not_cancelled(node.live) is None
+
+
+def test_a_saga_cancelled_past_its_last_step_is_going_to_turn_back() -> None:
+    assert why_not_cancelled(fold([SagaCreated(saga("C")), SagaStarted(), *done(0), CancelRequested()])) is None

@@ -136,6 +136,8 @@ class Reference:
             return ("at", saga.cancel) if saga.journal[sequence] == entry_id else JournalConflict
         if sequence > len(saga.journal) or saga.owner is None:
             return JournalConflict
+        if how == "completed" and saga.cancel is not None:
+            return "refused", saga.cancel
         saga.journal.append(entry_id)
         saga.status = RUNNING
         if how == "completed":
@@ -173,7 +175,7 @@ class Reference:
         if saga is None:
             return SagaNotFound
         if saga.status is RUNNING:
-            saga.cancel = reason
+            saga.cancel = reason if saga.cancel is None else saga.cancel
             if saga.owner is None:
                 saga.due = True
             else:

@@ -100,7 +100,7 @@ async def test_entries_follow_each_other_and_change_the_head(storage: StoragePro
     for number in range(1, 30):
         meta = await head(storage, meta.saga_id)
         wrote = await storage.append(entry(meta, entry_id=f"e{number}", events=b'[{"n":%d}]' % number, cursor=number))
-        assert wrote.cancel is None
+        assert (wrote.cancel, wrote.at is None) == (None, False)
         now = await head(storage, meta.saga_id)
         assert (now.length, now.cursor, now.status, now.updated_at) == (number + 1, number, RUNNING, wrote.at)
         assert (now.owner, now.epoch) == ("w1", 1)
@@ -116,6 +116,7 @@ async def test_the_head_tells_when_the_newest_entry_was_written(storage: Storage
     wrote = await storage.append(entry(meta))
     after = await head(storage, meta.saga_id)
     assert after.created_at == meta.created_at
+    assert wrote.at is not None
     assert after.updated_at == wrote.at >= meta.created_at + tick * 0.9
     await let_time_pass(storage, tick)
     assert (await storage.adopt_saga(adoption(after))).meta.updated_at > after.updated_at

@@ -98,9 +98,11 @@ class Driven:
         if how == "completed" and meta is not None and meta.idempotency_key is not None:
             completion = Completion(meta.idempotency_key, None, COMPLETED, b"1", None, LONG)
         line = Append(
-            self.ids[number], epoch, sequence, entry_id, b"[]", status, 0, how == "release", completion=completion
-        )
-        return "at", (await self.storage.append(line)).cancel
+            self.ids[number], epoch, sequence, entry_id, b"[]", status, 0, how == "release",
+            completion=completion, unless_cancelled=how == "completed",
+        )  # fmt: skip
+        appended = await self.storage.append(line)
+        return "refused" if appended.at is None else "at", appended.cancel
 
     async def adopt(self, number: int, worker: str, epoch: int, entry_id: str) -> Any:
         meta = await self.storage.saga_meta(self.ids[number])

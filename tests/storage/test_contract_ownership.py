@@ -15,6 +15,7 @@ from storage.stored import (
     FAILED,
     LONG,
     RUNNING,
+    UNDOING,
     UNDONE,
     adoption,
     entry,
@@ -240,3 +241,33 @@ async def test_the_end_of_a_saga_answers_its_cancel_request(storage: StorageProt
     await storage.request_cancel(meta.saga_id, "why")
     assert (await storage.append(entry(meta, UNDONE))).cancel is None
     assert (await head(storage, meta.saga_id)).cancel is None
+
+
+async def test_a_completion_and_a_cancel_request_exclude_each_other(storage: StorageProtocol) -> None:
+    meta = await put_saga(storage, owner="w1")
+    last = entry(meta, COMPLETED, unless_cancelled=True)
+    await storage.request_cancel(meta.saga_id, "why")
+    before = await whole(storage, meta.saga_id)
+    refused = await twice(lambda: storage.append(last))
+    assert (refused.at, refused.cancel) == (None, "why")
+    assert await whole(storage, meta.saga_id) == before
+
+    line = entry(meta, UNDOING, entry_id=last.entry_id, events=b"[1]")
+    assert (await storage.append(line)).at is not None
+    assert (await whole(storage, meta.saga_id)).journal[-1].events == b"[1]"
+
+
+async def test_a_completion_without_a_cancel_request_is_written_once(storage: StorageProtocol) -> None:
+    meta = await put_saga(storage, owner="w1")
+    last = entry(meta, COMPLETED, unless_cancelled=True)
+    assert (await twice(lambda: storage.append(last))).at is not None
+    assert (await storage.request_cancel(meta.saga_id, "late")).status is COMPLETED
+    assert (await storage.append(last)).at is not None
+    assert (await head(storage, meta.saga_id)).cancel is None
+
+
+async def test_the_reason_of_the_first_cancel_request_is_kept(storage: StorageProtocol) -> None:
+    for owner in (None, "w1"):
+        meta = await put_saga(storage, owner=owner)
+        for reason in ("first", "second"):
+            assert (await storage.request_cancel(meta.saga_id, reason)).cancel == "first"

@@ -59,7 +59,7 @@ class SagaNotFound(UsageError, LookupError):
 
 
 class SagaStateError(UsageError):
-    """The saga is in a state in which the request means nothing (for example: retrying one that completed)."""
+    """The saga is in a state in which the request has no effect or comes too late (cancelling a completed one, say)."""
 
 
 class IdempotencyKeyNotFound(UsageError, LookupError):

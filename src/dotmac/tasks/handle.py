@@ -50,9 +50,9 @@ class SagaHandle:
 
     @anywhere
     async def cancel(self, reason: str = "") -> None:
-        """Ask the saga to turn back and undo what it did; `result` tells what came of it.
+        """Turn the saga back; `BackgroundOperationsManager.cancel_saga` says what is guaranteed.
 
         Raises:
-            SagaStateError: It has ended, or is past the point of no return.
+            SagaStateError: The saga has ended, or its pivot is running or has completed.
         """
         await self._steering.cancel(self.saga_id, reason)

@@ -212,13 +212,20 @@ class SagaMethods(Hosted):
 
     @anywhere
     async def cancel_saga(self, saga_id: str, reason: str = "") -> SagaHandle:
-        """Ask a saga to turn back, wherever it runs; it undoes what it did.
+        """Turn a saga back, wherever it runs; it undoes what it did.
+
+        When this returns, the request is durable and the saga turns back: it can end compensated, or failed where a
+        compensation fails, but not completed. The reason of the first request is kept. Repeating the call is safe:
+        a saga that a cancel turned back accepts another one.
 
         A saga parked at a pivot of unknown outcome turns back too: the caller vouches that the pivot did not happen.
 
         Raises:
             SagaNotFound: There is no such saga.
-            SagaStateError: It has ended, or is past the point of no return.
+            SagaStateError: The request came too late: the saga has ended, or its pivot has completed. Or the pivot
+                is running, or may have happened: the request stays, and no further attempt follows the present one;
+                the saga turns back if that attempt fails and the pivot did not happen.
+            StorageUnavailable: No answer; the request may be stored or not. Repeat the call.
         """
         handle = self.saga_handle(saga_id)
         await handle.cancel(reason)

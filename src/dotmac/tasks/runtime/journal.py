@@ -17,7 +17,7 @@ import trio
 from ..errors import EnvironmentFault
 from ..metrics import listening
 from ..models import OperationStatus
-from ..saga.events import Event, encode_events
+from ..saga.events import Event, SagaCompleted, encode_events
 from ..saga.fold import apply
 from ..saga.state import SagaState
 from ..storage.key_records import Completion
@@ -40,7 +40,7 @@ class Journal:
         closed: An entry that gave up ownership is durable; nothing more can be written.
     """
 
-    __slots__ = ("_batch", "_nonce", "_seconds", "_storage", "closed", "epoch", "sequence", "state")
+    __slots__ = ("_batch", "_durable", "_nonce", "_seconds", "_storage", "closed", "epoch", "sequence", "state")
 
     def __init__(self, storage: StorageProtocol, state: SagaState, *, epoch: int, sequence: int) -> None:
         self._storage = storage
@@ -48,6 +48,7 @@ class Journal:
         self._seconds = 0.0
         # Two owners never share an epoch; the nonce makes it visible if that promise should ever be broken.
         self._nonce = fresh_id()
+        self._durable = state
         self.state = state
         self.epoch = epoch
         self.sequence = sequence
@@ -67,6 +68,9 @@ class Journal:
 
     async def flush(self, *, retention: float | None = None, completion: Completion | None = None) -> Appended:
         """Append what is pending. With a final status in it, the saga is given up with the same entry.
+
+        A completion that meets a cancel request is withdrawn instead: nothing was written, everything else stays
+        pending, and the answer has the request's reason and no time.
 
         Raises:
             OwnershipLost: Somebody else owns the saga; nothing was written.
@@ -112,19 +116,31 @@ class Journal:
             due_at=due_at,
             retention=retention,
             completion=completion,
+            unless_cancelled=status is OperationStatus.COMPLETED and not state.committed,
         )
         try:
             appended = await self._storage.append(entry)
         except EnvironmentFault as error:
             appended = await self._insist(lambda: self._storage.append(entry), error)
+        if appended.at is None:
+            self._withdraw_completion()
+            return appended
         if listening():
             for event in self._batch:
                 tell_event(state.definition, event, self._seconds)
         self._batch.clear()
         self._seconds = 0.0
+        self._durable = state
         self.sequence += 1
         self.closed = status.is_final
         return appended
+
+    def _withdraw_completion(self) -> None:
+        completed = self._batch.pop()
+        assert type(completed) is SagaCompleted  # noqa: S101 - nothing follows it, and no other entry is refused so
+        self.state = self._durable
+        for event in self._batch:
+            self.state = apply(self.state, event)
 
     async def _insist(self, send: Callable[[], Awaitable[T]], error: Exception) -> T:
         """Send, after the first try that failed with `error`, until the storage takes it: every verb may be sent twice.

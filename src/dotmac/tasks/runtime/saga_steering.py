@@ -8,6 +8,7 @@ from ..bounds import check_reason
 from ..errors import InvalidInput, OwnershipLost, SagaStateError, StorageUnavailable
 from ..models import OperationStatus
 from ..saga.events import SagaResumed
+from ..saga.machine import why_not_cancelled
 from ..saga.rewinding import why_not_from
 from ..storage.folding import state_of
 from ..storage.records import SagaMeta
@@ -31,11 +32,12 @@ class SagaSteering:
         self._runtime = runtime
 
     async def cancel(self, saga_id: str, reason: str) -> None:
-        """Ask the saga to turn back; what it then does is seen in its outcome.
+        """Turn the saga back; that it was asked for is durable when this returns, and no completion can follow.
 
         Raises:
             SagaNotFound: There is no such saga.
-            SagaStateError: It has ended, or is past the point of no return.
+            SagaStateError: It has ended, or its pivot is running or has completed. A request that meets a running
+                pivot stays: should the attempt fail, the saga turns back.
             InvalidInput: The reason cannot be journaled.
         """
         check_reason(reason)
@@ -45,10 +47,15 @@ class SagaSteering:
             return
         if not meta.status.is_final:
             meta = await self._storage.request_cancel(saga_id, reason)
-        if meta.status.is_final:
-            raise SagaStateError(f"saga {saga_id} cannot be cancelled: it is {meta.status}")
-        if state_of(await record_of(self._storage, saga_id)).committed:
-            raise SagaStateError(f"saga {saga_id} cannot be cancelled: its pivot has completed, so it goes forward")
+        if meta.status is OperationStatus.COMPLETED:
+            raise SagaStateError(f"saga {saga_id} cannot be cancelled: it is completed")
+        record = await record_of(self._storage, saga_id)
+        state = state_of(record)
+        why = why_not_cancelled(state)
+        if why is None and not state.undoing and record.meta.cancel is None:
+            why = "it was parked and resumed in the same moment, which ended the request"
+        if why is not None:
+            raise SagaStateError(f"saga {saga_id} cannot be cancelled: {why}")
 
     async def retry(self, saga_id: str, reason: str, from_step: str | None) -> None:
         """Let a parked saga go on from where it failed, or forward again from a step, with fresh attempts.

@@ -156,7 +156,7 @@ def _compensation_began(state: SagaState, event: CompensationBegan) -> SagaState
 
 def _completed(state: SagaState, event: SagaCompleted) -> SagaState:
     _need(state, event, OperationStatus.IN_PROGRESS)
-    if not state.past_last_step:
+    if not state.past_last_step or state.may_turn_back:  # a cancelled saga turns back even from its end
         raise InternalError(f"SagaCompleted cannot follow: {_standing(state)}")
     return replace(state, status=OperationStatus.COMPLETED)
 

@@ -12,7 +12,9 @@ Transitions (F: going forward, U: undoing; "turning back" = cancelled or out of 
     -----------  -------------------------------------  -----------------------------------------------------
     pending      cancelled                              CompensationBegan (nothing to undo)
                  otherwise                              SagaStarted
-    in_progress  past the last step                     SagaCompleted
+    in_progress  past the last step, cancelled, and
+                 no pivot completed                     CompensationBegan
+                 past the last step                     SagaCompleted
                  time is over, no pivot completed       DeadlinePassed
       F ready    turning back                           CompensationBegan (unknown pivot: AttemptsExhausted)
                  otherwise                              AttemptStarted
@@ -54,7 +56,7 @@ from .events import (
 from .fold import apply, fold
 from .state import SagaState, Track, TrackStatus
 
-__all__ = ["apply", "decide", "fold", "interruptible"]
+__all__ = ["apply", "decide", "fold", "interruptible", "why_not_cancelled"]
 
 _IN_PROGRESS = OperationStatus.IN_PROGRESS
 _REVOKED = Failure("Revoked", "the saga turned back before the handler was invoked")
@@ -96,6 +98,32 @@ def interruptible(state: SagaState, *, invoked: bool = True) -> bool:
     )
 
 
+def why_not_cancelled(state: SagaState) -> str | None:
+    """Why a cancel request that was stored before this state may have no effect; None: the saga turns back.
+
+    Sound for every later state too: an owner sees the request with its next append, before the next effect.
+
+    Args:
+        state: The fold of a journal that was read after the request was stored.
+    """
+    if state.undoing:
+        return f"it is {state.status}" if state.status.is_final and state.cancel is None else None
+    if state.status is OperationStatus.FAILED:
+        return f"it is parked ({'; '.join(state.open_items)})"
+    if state.status.is_final:
+        return f"it is {state.status}"
+    if state.committed:
+        return "its pivot has completed, so it goes forward"
+    if state.past_last_step or state.current_definition.kind is not StepKind.PIVOT:
+        return None
+    name = state.current_definition.name
+    if state.track.status is TrackStatus.RUNNING:
+        return f"its pivot '{name}' is running; it turns back only if that attempt fails, which is then the last one"
+    if state.at_unknown_pivot:
+        return f"its pivot '{name}' may have happened; no further attempt is made, and the saga is parked"
+    return None
+
+
 def _begin(state: SagaState, now: float) -> SagaStarted | CompensationBegan:
     if state.cancel is not None:
         return CompensationBegan(reason=_why(state))
@@ -105,7 +133,7 @@ def _begin(state: SagaState, now: float) -> SagaStarted | CompensationBegan:
 
 def _forward(state: SagaState, now: float, chance: float) -> Command:
     if state.cursor == len(state.steps):
-        return Record(SagaCompleted())
+        return Record(CompensationBegan(reason=_why(state)) if state.may_turn_back else SagaCompleted())
     expires = None if state.committed else state.deadline_at
     if expires is not None and now >= expires and not state.timed_out:
         return Record(DeadlinePassed())

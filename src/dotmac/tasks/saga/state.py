@@ -135,7 +135,11 @@ class SagaState(msgspec.Struct, frozen=True, gc=False):
         """Whether compensation may begin: nothing runs, no pivot happened or may have, and there is a reason."""
         if self.status is OperationStatus.PENDING:
             return self.cancel is not None
-        if self.committed or self.past_last_step or self.at_unknown_pivot:
+        if self.committed:
+            return False
+        if self.past_last_step:
+            return self.cancel is not None
+        if self.at_unknown_pivot:
             return False
         status = self.track.status
         return status is TrackStatus.EXHAUSTED or (status is TrackStatus.READY and self.turning_back)

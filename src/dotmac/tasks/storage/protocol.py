@@ -122,6 +122,9 @@ class SagaStore(Protocol):
     async def append(self, entry: Append) -> Appended:
         """Add an entry to the journal.
 
+        An entry with `unless_cancelled` is not written while a cancel request is stored; the answer then has no time.
+        A request and a completion thus exclude each other, in whichever order they arrive.
+
         Raises:
             OwnershipLost: The epoch is not the newest one. Stop, touch nothing.
             JournalConflict: Another entry stands at that position under this epoch.
@@ -153,7 +156,10 @@ class SagaStore(Protocol):
         ...
 
     async def request_cancel(self, saga_id: str, reason: str) -> SagaMeta:
-        """Leave a cancel request for the owner and wake it; an unowned saga becomes due. Raises SagaNotFound."""
+        """Leave a cancel request for the owner and wake it; an unowned saga becomes due. Raises SagaNotFound.
+
+        The reason of the first request is kept. A saga with a final status is left as it is.
+        """
         ...
 
     async def load_saga(self, saga_id: str) -> SagaRecord | None:

@@ -23,7 +23,7 @@ class SagaMeta(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         epoch: Ownership counter; 0 before anybody owned it. Only the holder of the newest epoch can append.
         length: Entries in the journal, so the next one has this sequence number.
         due_at: When an unowned saga wants to be adopted; None: not by itself.
-        cancel: Reason of the newest cancel request, seen by the owner or not, until the saga ends; None: no request.
+        cancel: Reason of the first cancel request, seen by the owner or not, until the saga ends; None: no request.
     """
 
     saga_id: str
@@ -115,6 +115,7 @@ class Append(msgspec.Struct, frozen=True, gc=False):
         retention: With a final status, seconds until the saga is forgotten; None: never. An entry that follows
             (of a parked saga that was resumed) ends the retention of the one before.
         completion: Completes the saga's idempotency key in the same atomic step (its token is not looked at).
+        unless_cancelled: With a final status: write nothing if a cancel request is stored.
     """
 
     saga_id: str
@@ -128,12 +129,18 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     due_at: float | None = None
     retention: float | None = None
     completion: Completion | None = None
+    unless_cancelled: bool = False
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
-    """The entry is in the journal. `cancel` is the reason of a pending cancel request, if there is one."""
+    """The answer to an append.
 
-    at: float
+    Attributes:
+        at: When the entry was written; None: a cancel request forbade it (`Append.unless_cancelled`).
+        cancel: Reason of a pending cancel request; None: no request.
+    """
+
+    at: float | None
     cancel: str | None
 
 

@@ -96,6 +96,8 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
             raise JournalConflict(f"saga {entry.saga_id} has another entry at {entry.sequence}")
         if entry.sequence > meta.length or meta.owner is None:
             raise JournalConflict(f"saga {entry.saga_id} has {meta.length} entries and owner {meta.owner}: {entry}")
+        if entry.unless_cancelled and meta.cancel is not None:
+            return Appended(None, meta.cancel)
         now, final = self.now(), entry.status.is_final
         leaves = final or entry.release
         due_at = None if final or not entry.release else self._due_after(meta, entry.due_at)
@@ -166,7 +168,8 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
         saga = self._saga(saga_id)
         if saga.meta.status.is_final:
             return saga.meta
-        saga.meta = replace(saga.meta, cancel=reason)
+        if saga.meta.cancel is None:
+            saga.meta = replace(saga.meta, cancel=reason)
         if saga.meta.owner is not None:
             self.note_cancel(saga.meta.owner, saga_id)
             self.publish(worker_topic(saga.meta.owner))

@@ -89,7 +89,7 @@ class RedisSagas(RedisCore):
         if final or entry.release:
             keys += [partition.owned, partition.due]
             args += [
-                b"final" if final else b"release",
+                _ending(entry),
                 b"" if entry.due_at is None else micros(entry.due_at),
                 layout.due_channel,
                 b"" if entry.retention is None else micros(entry.retention),
@@ -101,6 +101,8 @@ class RedisSagas(RedisCore):
         reply = await client.run(_APPEND, keys, args, slot=partition.slot)
         if isinstance(reply, int):
             return Appended(reply / MICROSECONDS, None)
+        if reply[0] == b"cancelled":
+            return Appended(None, reply[1].decode())
         if not isinstance(reply[0], int):
             raise _refusal(entry.saga_id, reply)
         if (final or entry.release) and reply[2]:
@@ -218,6 +220,13 @@ class RedisSagas(RedisCore):
             micros(completion.ttl),
             self.layout.channel(record_topic(completion.key)),
         ]
+
+
+def _ending(entry: Append) -> bytes:
+    """How an entry gives the saga up."""
+    if entry.unless_cancelled:
+        return b"complete"
+    return b"final" if entry.status.is_final else b"release"
 
 
 def _refusal(saga_id: str, reply: list[bytes]) -> SagaNotFound | OwnershipLost | JournalConflict:

@@ -2,11 +2,13 @@
 -- KEYS: 1 saga  2 journal  3 index  4 expiry
 --       with an entry that gives the saga up: 5 owned  6 due  [7 record]
 -- ARGV: 1 epoch  2 sequence  3 entry id  4 events  5 status  6 cursor  7 saga id
---       with an entry that gives the saga up: 8 'release' or 'final'  9 due at or ''  10 due channel
+--       with an entry that gives the saga up: 8 'release', 'final', or 'complete' (final, unless a cancel request is
+--       stored)  9 due at or ''  10 due channel
 --       11 retention or ''  12 saga channel
 --       with a record: 13 status  14 result or ''  15 error after '=', or ''  16 ttl  17 record channel
 -- Nearly all entries keep the saga: what these do not need is not sent.
--- Returns: at (integer) | {at, cancel reason or nil, owner} | {'gone'} | {'stale', epoch, owner} | {'conflict', length, owner}
+-- Returns: at (integer) | {at, cancel reason or nil, owner} | {'cancelled', reason}: nothing was written
+--          | {'gone'} | {'stale', epoch, owner} | {'conflict', length, owner}
 -- Sent again, it finds its own entry and answers as it did.
 local s = redis.call('HMGET', KEYS[1], 'e', 'n', 'st', 'o', 'x', 'pk', 'xe')
 if not s[1] then return {'gone'} end
@@ -28,6 +30,9 @@ if n > seq then
   return tonumber(at)
 end
 if n < seq or not s[4] then return {'conflict', s[2], s[4] or ''} end
+-- A stored request was acknowledged to its caller, so the saga must turn back instead.
+if ARGV[8] == 'complete' and s[5] then return {'cancelled', s[5]} end
+local final = ARGV[8] == 'final' or ARGV[8] == 'complete'
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local at = string.format('%.0f', now)
@@ -40,7 +45,7 @@ if s[3] ~= ARGV[5] then
 end
 if ARGV[8] then
   redis.call('ZREM', KEYS[5], s[4] .. '\0' .. s[6] .. '\0' .. ARGV[7])
-  if ARGV[8] == 'final' and s[5] then
+  if final and s[5] then
     redis.call('HDEL', KEYS[1], 'o', 'x', 'xe')
   else
     redis.call('HDEL', KEYS[1], 'o')
@@ -56,7 +61,7 @@ if ARGV[8] then
   end
 end
 if s[3] == 'failed' then redis.call('ZREM', KEYS[4], ARGV[7]) end
-if ARGV[8] == 'final' then
+if final then
   if ARGV[11] ~= '' then redis.call('ZADD', KEYS[4], now + ARGV[11], ARGV[7]) end
   if KEYS[7] and redis.call('HGET', KEYS[7], 'sid') == ARGV[7] then
     redis.call('HSET', KEYS[7], 'st', ARGV[13], 'lu', '0', 'ex', string.format('%.0f', now + ARGV[16]))
@@ -67,5 +72,5 @@ if ARGV[8] == 'final' then
   end
   redis.call('PUBLISH', ARGV[12], '')
 end
-if s[5] then return {now, ARGV[8] ~= 'final' and s[5], s[4]} end
+if s[5] then return {now, not final and s[5], s[4]} end
 return now
