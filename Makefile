@@ -34,7 +34,8 @@ test: lint  ## lint, then all tests with coverage
 	@$(BIN)/coverage report --include='$(KERNEL)' --fail-under=100 > .coverage-kernel || { cat .coverage-kernel; exit 1; }
 
 chaos: $(READY)  ## kill, freeze and cut off everything for MINUTES (3), then check every promise
-	CHAOS_MINUTES=$(or $(MINUTES),3) $(BIN)/python -m pytest -s tests/chaos/test_chaos.py
+	CHAOS_MINUTES=$(or $(MINUTES),3) $(BIN)/python -m pytest -s tests/chaos/test_chaos.py \
+		-o faulthandler_timeout=$$(awk 'BEGIN { print $(or $(MINUTES),3) * 60 + 240 }')
 
 bench: $(READY)  ## print the figures beside limits and peers, in one table (SECTIONS: some of it)
 	$(BIN)/python benchmarks/table.py $(SECTIONS)

@@ -14,7 +14,7 @@ from dotmac.tasks.errors import AlreadyStarted, InvalidInput, NotStarted, Storag
 from dotmac.tasks.storage.embedded import EmbeddedServer, find_server_binary
 from dotmac.tasks.storage.embedded_urls import parse_embedded_url
 from support.processes import processes_in
-from support.servers import DEBIAN_REDIS, server_folder
+from support.servers import needs_debian_redis, server_folder
 
 pytestmark = pytest.mark.redis
 
@@ -224,7 +224,7 @@ async def test_missing_binary_says_what_to_install(tmp_path: Path, monkeypatch: 
         await EmbeddedServer(tmp_path / "data").__aenter__()
 
 
-@pytest.mark.skipif(not DEBIAN_REDIS.exists(), reason="no redis-server of the system")
+@needs_debian_redis
 async def test_older_server_refuses_newer_data_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with EmbeddedServer(tmp_path):
         query(tmp_path, "SET", "key", "value")

@@ -15,7 +15,7 @@ from dotmac.tasks.storage.records import SagaFilter
 from dotmac.tasks.storage.redis import RedisStorage
 from storage.stored import LONG, RUNNING, adoption, claim, done, entry, lock, new_record, new_saga, put_saga
 from support.processes import wait_until
-from support.servers import DEBIAN_REDIS, Server, standalone
+from support.servers import DEBIAN_REDIS, Server, needs_debian_redis, standalone
 
 pytestmark = pytest.mark.redis
 
@@ -80,7 +80,7 @@ async def test_without_an_append_only_file_durability_on_disk_is_refused_with_th
             pass
 
 
-@pytest.mark.skipif(not DEBIAN_REDIS.exists(), reason="no redis-server of the system")
+@needs_debian_redis
 async def test_a_server_without_waitaof_is_refused_with_the_remedy() -> None:
     with (
         standalone("appendfsync everysec", aof=True, binary=DEBIAN_REDIS) as server,

@@ -15,13 +15,13 @@ from dotmac.tasks.errors import StorageUnavailable
 from dotmac.tasks.storage.redis.gateway import RedisClient
 from dotmac.tasks.storage.redis.script import Script
 from redis_wire.wire_helpers import client_of, eventually
-from support.servers import DEBIAN_REDIS, Server, standalone
+from support.servers import DEBIAN_REDIS, Server, needs_debian_redis, standalone
 
 pytestmark = pytest.mark.redis
 
 BINARIES = [
     None,
-    pytest.param(DEBIAN_REDIS, marks=pytest.mark.skipif(not DEBIAN_REDIS.exists(), reason="no redis-server")),
+    pytest.param(DEBIAN_REDIS, marks=needs_debian_redis),
 ]
 
 

@@ -19,7 +19,7 @@ from dotmac.tasks.storage.redis.gateway import RedisClient, open_client
 from dotmac.tasks.storage.redis.options import RedisOptions
 from dotmac.tasks.storage.redis.script import Script
 from redis_wire.wire_helpers import at_rest, client_of, eventually
-from support.servers import DEBIAN_REDIS, Server, standalone
+from support.servers import DEBIAN_REDIS, Server, needs_debian_redis, standalone
 
 pytestmark = pytest.mark.redis
 SECRET = "hush-hush"  # noqa: S105 - it protects nothing
@@ -81,7 +81,7 @@ async def test_database_number(shared_server: Server) -> None:
             await none.execute("PING")
 
 
-@pytest.mark.skipif(not DEBIAN_REDIS.exists(), reason="no server with TLS")
+@needs_debian_redis
 async def test_tls(host: str) -> None:
     with standalone(tls=True, binary=DEBIAN_REDIS) as server:
         async with client_of(server.url, loop_host=host) as client:

@@ -23,7 +23,7 @@ from dotmac.tasks.storage.memory import MemoryStorage
 from dotmac.tasks.storage.protocol import StorageProtocol
 from dotmac.tasks.storage.redis import RedisStorage
 from storage.stored import Backend
-from support.servers import DEBIAN_REDIS, standalone
+from support.servers import DEBIAN_REDIS, needs_debian_redis, standalone
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,10 @@ def _redis(binary: Path | None) -> Iterator[Backend]:
         yield Backend(tick=0.2, make=lambda: RedisStorage(server.url, prefix=f"test-{uuid4().hex[:8]}"), examples=15)
 
 
-_NEEDS_DEBIAN_REDIS = pytest.mark.skipif(not DEBIAN_REDIS.exists(), reason="no redis-server of the system")
-
 OFFERS = [
     Offer("memory", _memory, run=_run_in_virtual_time),
     Offer("valkey", partial(_redis, None), marks=(pytest.mark.redis,)),
-    Offer("redis", partial(_redis, DEBIAN_REDIS), marks=(pytest.mark.redis, _NEEDS_DEBIAN_REDIS)),
+    Offer("redis", partial(_redis, DEBIAN_REDIS), marks=(pytest.mark.redis, needs_debian_redis)),
 ]
 
 

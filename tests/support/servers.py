@@ -6,7 +6,17 @@ and is killed with the process that started it.
 
 from .clusters import Cluster, Migration, cluster
 from .sentinels import Sentinels, sentinel
-from .standalone import DEBIAN_REDIS, Certificates, ErrorReply, Server, ServerFailed, ask, server_folder, standalone
+from .standalone import (
+    DEBIAN_REDIS,
+    Certificates,
+    ErrorReply,
+    Server,
+    ServerFailed,
+    ask,
+    needs_debian_redis,
+    server_folder,
+    standalone,
+)
 
 __all__ = [
     "DEBIAN_REDIS",
@@ -19,6 +29,7 @@ __all__ = [
     "ServerFailed",
     "ask",
     "cluster",
+    "needs_debian_redis",
     "sentinel",
     "server_folder",
     "standalone",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import hiredis
+import pytest
 
 from dotmac.tasks.storage.embedded import find_server_binary
 
@@ -30,6 +31,9 @@ START_SECONDS = 20.0
 START_ATTEMPTS = 20
 CLI_SECONDS = 10.0
 DEBIAN_REDIS = Path("/usr/bin/redis-server")
+needs_debian_redis = pytest.mark.skipif(
+    not DEBIAN_REDIS.exists(), reason="no redis-server of the system: apt-get install redis-server"
+)
 
 
 class ServerFailed(RuntimeError):

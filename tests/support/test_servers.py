@@ -13,10 +13,9 @@ from contextlib import ExitStack
 import pytest
 
 from support.processes import is_alive, wait_until
-from support.servers import DEBIAN_REDIS, ErrorReply, ServerFailed, cluster, sentinel, standalone
+from support.servers import DEBIAN_REDIS, ErrorReply, ServerFailed, cluster, needs_debian_redis, sentinel, standalone
 
 pytestmark = pytest.mark.redis
-needs_debian_redis = pytest.mark.skipif(not DEBIAN_REDIS.exists(), reason="no redis-server of the system")
 
 
 def test_standalone_answers_and_leaves_nothing() -> None:
@@ -95,7 +94,7 @@ def test_failed_start_shows_the_log() -> None:
 def test_killed_starter_leaves_no_server() -> None:
     program = """
 import sys, time
-from support.servers import standalone
+from support.servers import standalone, needs_debian_redis
 with standalone() as server:
     print(server.pid, server.folder, flush=True)
     time.sleep(600)
