@@ -58,6 +58,7 @@ class ClaimAnswer(msgspec.Struct, frozen=True, kw_only=True):
             was done; ``mismatch``: the key was used for another request.
         claim: To end it with, if it was granted.
         lapsed: Whether an earlier claim ran out, so that nobody knows what was done under it.
+        fingerprint: Of the record.
         status: Of the record.
         result: JSON that was stored with the ending.
         error: Why it failed, if it did.
@@ -68,6 +69,7 @@ class ClaimAnswer(msgspec.Struct, frozen=True, kw_only=True):
     outcome: ClaimOutcome
     claim: RequestClaim | None
     lapsed: bool
+    fingerprint: str
     status: OperationStatus
     result: bytes | None
     error: str | None
@@ -116,6 +118,7 @@ class ClaimMethods(Hosted):
             outcome=cast("ClaimOutcome", verdict.outcome),
             claim=claim,
             lapsed=record.claims > 1,
+            fingerprint=record.fingerprint,
             status=record.status,
             result=None if record.result is None else bytes(record.result),
             error=record.error,

@@ -6,11 +6,13 @@ import logging
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 
 from ..errors import DotmacTasksError, EnvironmentFault, NotStarted, StorageUnavailable
 from ..metrics import emit
 from . import problems
 from .asgi import Reply, with_header
+from .credentials import is_same_but_for_new_cookies
 from .duplicates import answer_duplicate
 from .exchange import Exchange
 
@@ -77,6 +79,9 @@ class Gate:
             if not self._life.is_ready:
                 raise StorageUnavailable(f"the runtime could not be started within {_PATIENCE:g} s")
         met = await manager.begin_claim(request, state.work, owner=self._owner)
+        if met.outcome == "mismatch" and is_same_but_for_new_cookies(met.fingerprint, request.fingerprint):
+            request = msgspec.structs.replace(request, fingerprint=met.fingerprint)
+            met = await manager.begin_claim(request, state.work, owner=self._owner)
         if met.outcome == "in_progress" and state.options.in_flight == "wait":
             try:
                 return await manager.begin_claim(

@@ -1,8 +1,9 @@
 """What must be equal for two requests under one key to be the same request. Pure, and fed piece by piece.
 
-Method, path, query, the media type and the body count. Of the body either the bytes count, or, in ``json`` mode, what
-a JSON document means (see `canonical`). Of a multipart form the parts count, not the boundary (see `multipart`).
-What cannot be read in the way that its media type announces is compared by its bytes, so a fingerprint never fails.
+Method, path, query, the media type, chosen header fields and the body count. Of the body either the bytes count, or,
+in ``json`` mode, what a JSON document means (see `canonical`). Of a multipart form the parts count, not the boundary
+(see `multipart`). What cannot be read in the way that its media type announces is compared by its bytes, so a
+fingerprint never fails.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
         path: As the client sees it.
         query: The query string as it was sent. Its order counts: no other reading is right for every application.
         content_type: The value of the header, empty if there is none. Only the media type counts, no parameter.
+        fields: The lines of the header fields that count, names in lower case. Their order counts.
     """
 
     method: str
     path: str
     query: bytes = b""
     content_type: bytes = b""
+    fields: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
     def media_type(self) -> bytes:
@@ -94,7 +97,8 @@ class Fingerprint:
         head = self._head
         kind, digest = self._body()
         path = head.path.encode("utf-8", "surrogatepass")
-        parts = (head.method.encode("utf-8"), path, head.query, self._media_type, kind, digest)
+        fields = netstrings(part for field in head.fields for part in field)
+        parts = (head.method.encode("utf-8"), path, head.query, self._media_type, fields, kind, digest)
         return sha256(netstrings(parts)).hexdigest()
 
     def _body(self) -> tuple[bytes, bytes]:

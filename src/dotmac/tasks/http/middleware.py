@@ -6,9 +6,8 @@ process, one reaches the app. Its response is stored, and the others get it.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import anyio
 
@@ -18,15 +17,18 @@ from ..runtime.whereabouts import process_name
 from . import problems
 from .admission import Gate
 from .asgi import ClientGone, Reply, header_values, route_path
+from .authority import origin_of
 from .body import BodyTooLarge, BufferedBody, Refusal, announced_length
+from .credentials import CREDENTIAL_HEADERS, with_cookies
 from .endpoints import UNKNOWN, find_endpoint
 from .fingerprint import Fingerprint, RequestHead
+from .identity import Sender, SenderRules
 from .keys import parse_idempotency_key
 from .lifespan import RuntimeLife
 from .options import SAFE_METHODS, IdempotencyOptions
 from .records import RecordBook
 from .routes import RouteRule, Routes, is_protected, overrides_of
-from .scope import Identity, credentials_digest, default_identity, full_path, record_key
+from .scope import Target, default_identity, full_path, record_key
 from .state import RequestState, is_handled, keep_state
 
 if TYPE_CHECKING:
@@ -53,8 +55,12 @@ class BackgroundOperationsMiddleware:
         cache_hit_header: The field that marks a response that was not made for the request which gets it.
         options: For all routes; single ones are changed by `routes` and by `idempotent_route`.
         routes: Rules for paths, in the order in which they change the options; an endpoint's decorator comes last.
-        identity: Says whose request it is, from its scope: an `Identity`, or None for nobody's; may be async.
-            None: `default_identity`, which believes request state and the headers ``X-Tenant-ID`` and ``X-User-ID``.
+        identity: Says whose request it is, from its scope: an `Identity`, or None if the sender is unknown; may be
+            async. By default `default_identity`.
+        credentials: What stands for a user that `identity` does not name: names of header fields, or a callable that
+            takes the scope and gives text, bytes or None; may be async. By default `CREDENTIAL_HEADERS`.
+        session_cookies: Names of the cookies that stand for such a user too; empty: no cookie means a user. None: not
+            known. Then a repetition whose cookies differ is refused where neither user nor credentials are known.
         codec: Seals responses at rest, see `FernetCodec`.
 
     Raises:
@@ -72,6 +78,8 @@ class BackgroundOperationsMiddleware:
         options: IdempotencyOptions | None = None,
         routes: Sequence[RouteRule] = (),
         identity: Callable[[Scope], Any] = default_identity,
+        credentials: Collection[str] | Callable[[Scope], Any] = CREDENTIAL_HEADERS,
+        session_cookies: Collection[str] | None = None,
         codec: ResponseCodec | None = None,
     ) -> None:
         self.app = app
@@ -80,7 +88,7 @@ class BackgroundOperationsMiddleware:
         self._field = self._header.lower().encode()
         self._marker = (_checked_name("cache_hit_header", cache_hit_header).lower().encode(), b"true")
         self._routes = Routes(options or IdempotencyOptions(), routes, exempt_paths)
-        self._identity = identity
+        self._senders = SenderRules(identity, credentials, session_cookies)
         self._codec = codec
         self._life = RuntimeLife(manager)
         self._gate = Gate(app, self._life, owner=process_name())
@@ -99,33 +107,44 @@ class BackgroundOperationsMiddleware:
         paths = (path, route_path(scope)) if scope.get("root_path") else (path,)
         overrides = overrides_of(endpoint.function, method)
         options = self._routes.options(method, *paths, endpoint=overrides)
-        state = RequestState(self.manager, options, self._header, path, self._identify)
+        state = RequestState(self.manager, options, self._header, path, self._senders.identify)
         keep_state(scope, state)
-        inside = self.app
+        inside, asked = self.app, None
         if is_protected(method, options, overrides):
             try:
                 state.key = self._key_of(scope, options)
                 if state.key is not None:
-                    state.identity = await self._identify(scope, endpoint)
+                    asked = await self._asked(scope, endpoint, state)
             except InvalidInput as error:
                 inside = Reply(problems.identity_malformed(str(error)).messages())
             except _Refused as refused:
                 inside = Refusal(refused.problem.messages())
-        if state.identity is None:
+        if asked is None:
             await inside(scope, receive, send)
         else:
-            await self._under_key(state, state.identity, endpoint, (scope, receive, send))
+            await self._under_key(state, asked, endpoint, (scope, receive, send))
+
+    async def _asked(self, scope: Scope, endpoint: Endpoint, state: RequestState) -> _Asked:
+        try:
+            origin = origin_of(scope) if state.options.per_origin else ""
+        except InvalidInput as error:
+            raise _Refused(problems.host_malformed(str(error))) from error
+        sender = await self._senders.sender(scope, endpoint)
+        state.identity = sender.identity
+        state.cookies_count = bool(sender.cookies)
+        return _Asked(Target(origin, scope["method"], state.path), sender)
 
     async def _under_key(
-        self, state: RequestState, identity: Identity, endpoint: Endpoint, call: tuple[Scope, Receive, Send]
+        self, state: RequestState, asked: _Asked, endpoint: Endpoint, call: tuple[Scope, Receive, Send]
     ) -> None:
         scope, receive, send = call
-        options, method, path = state.options, scope["method"], state.path
-        credentials = credentials_digest(scope["headers"])
-        name = record_key(identity, method, path, state.key or "", strict=options.strict, credentials=credentials)
+        options, identity, method = state.options, asked.sender.identity, asked.target.method
+        name = record_key(
+            identity, asked.target, state.key or "", strict=options.strict, credentials=asked.sender.credentials
+        )
         state.record_key = name
         with BufferedBody() as body:
-            fingerprint = _fingerprint(scope, path, options)
+            fingerprint = _fingerprint(scope, asked, options)
             try:
                 if announced_length(scope) > options.body_limit:  # nobody need send it to hear that
                     raise BodyTooLarge(unread=True)
@@ -145,7 +164,7 @@ class BackgroundOperationsMiddleware:
                 tenant_id=identity.tenant_id or "",
                 user_id=identity.user_id,
                 operation_type=f"{method} {endpoint.template}" if endpoint.template else method,
-                fingerprint=fingerprinted,
+                fingerprint=with_cookies(fingerprinted, asked.sender.cookies),
                 ttl=options.ttl or self.manager.settings.default_ttl,
                 lease=options.lease,
             )
@@ -170,17 +189,12 @@ class BackgroundOperationsMiddleware:
         except BadIdempotencyKey as error:
             raise _Refused(problems.key_malformed(str(error))) from error
 
-    async def _identify(self, scope: Scope, endpoint: Endpoint = UNKNOWN) -> Identity:
-        # The router that knows the path's parameters comes after us.
-        seen = {**scope, "path_params": {**endpoint.parameters, **scope.get("path_params", {})}}
-        identity = self._identity(seen)
-        if not isinstance(identity, Identity) and inspect.isawaitable(identity):
-            identity = await identity
-        if identity is None:
-            return Identity()
-        if not isinstance(identity, Identity):
-            raise TypeError(f"identity must give an Identity or None, not a {type(identity).__name__}")
-        return identity
+
+class _Asked(NamedTuple):
+    """What a request under a key asks for, and who asks."""
+
+    target: Target
+    sender: Sender
 
 
 class _Refused(Exception):
@@ -191,9 +205,12 @@ class _Refused(Exception):
         self.problem = problem
 
 
-def _fingerprint(scope: Scope, path: str, options: IdempotencyOptions) -> Fingerprint:
+def _fingerprint(scope: Scope, asked: _Asked, options: IdempotencyOptions) -> Fingerprint:
     content_type = b",".join(header_values(scope, b"content-type"))
-    head = RequestHead(scope["method"], path, scope.get("query_string", b""), content_type)
+    compared = options.fingerprint_headers
+    fields = tuple((name, value) for name, value in scope["headers"] if name.decode("latin-1") in compared)
+    query = scope.get("query_string", b"")
+    head = RequestHead(asked.target.method, asked.target.path, query, content_type, fields)
     return Fingerprint(
         head,
         options.fingerprint,

@@ -20,11 +20,18 @@ _CHOICES = {
     "on_crash": ("unknown", "rerun"),
     "on_storage_error": ("pass", "reject"),
 }
-_SWITCHES = ("required", "exempt", "strict", "compat_keys")
+_SWITCHES = ("required", "exempt", "strict", "compat_keys", "per_origin")
+FINGERPRINT_HEADERS = frozenset({
+    "if-match", "if-none-match", "if-unmodified-since", "content-range",
+    "x-http-method-override", "x-http-method", "x-method-override",
+    "x-tenant", "x-account-id", "x-org-id", "x-organization-id", "x-project-id", "x-workspace-id",
+})  # fmt: skip
+"""Header fields that change what a request does, or for which account."""
+
 _ABOVE_ZERO = ("lease", "ttl")  # seconds
 _FROM_ZERO = ("wait_seconds", "saga_wait")  # seconds
 _SIZES = ("key_length", "body_limit", "response_limit", "canonical_limit")
-_NAMES = ("methods", "fields", "ignored_fields", "unstored_headers")
+_NAMES = ("methods", "fields", "ignored_fields", "unstored_headers", "fingerprint_headers")
 _FINAL = range(200, 600)  # 1xx statuses come before the response
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -47,6 +54,9 @@ class IdempotencyOptions:
             bodies mean. Multipart forms are compared part by part in both.
         fields: Of a JSON body, the only ones that are compared, by dotted paths. Needs ``json``.
         ignored_fields: Of a JSON body, the ones that are not compared. Needs ``json``.
+        fingerprint_headers: Names of request headers that are compared too: those that change what a request does.
+        per_origin: Whether scheme and host name count: the same key means something else at each host. False: for one
+            application behind several names, whose clients may repeat a request at another one.
         canonical_limit: Bytes of a JSON body up to which its meaning is looked at; longer ones are compared by bytes.
         in_flight: What a repetition gets while the first request runs: ``conflict``, 409; ``wait``, its response, or
             409 after `wait_seconds`; ``accepted``, 202.
@@ -80,6 +90,8 @@ class IdempotencyOptions:
     fingerprint: FingerprintMode = "bytes"
     fields: Collection[str] = ()
     ignored_fields: Collection[str] = ()
+    fingerprint_headers: Collection[str] = FINGERPRINT_HEADERS
+    per_origin: bool = True
     canonical_limit: int = CANONICAL_LIMIT
     in_flight: Literal["conflict", "wait", "accepted"] = "conflict"
     wait_seconds: float = 10.0
@@ -148,7 +160,8 @@ class IdempotencyOptions:
             _require(name, not paths or self.fingerprint == "json", "empty, or fingerprint='json' beside it", paths)
             object.__setattr__(self, name, paths)
         object.__setattr__(self, "methods", frozenset(method.upper() for method in self.methods))
-        object.__setattr__(self, "unstored_headers", frozenset(name.lower() for name in self.unstored_headers))
+        for name in ("unstored_headers", "fingerprint_headers"):
+            object.__setattr__(self, name, frozenset(header.lower() for header in getattr(self, name)))
 
     def _settle_statuses(self) -> None:
         given = self.release_statuses

@@ -88,9 +88,19 @@ def identity_malformed(reason: str) -> Problem:
     return Problem(400, "identity-malformed", "Tenant or user is malformed", reason)
 
 
-def payload_mismatch(header: str) -> Problem:
-    """422: the key was used for another request."""
+def host_malformed(reason: str) -> Problem:
+    """400: the Host header is malformed, so the host that the request is meant for is unknown."""
+    return Problem(400, "host-malformed", "Host is malformed", reason)
+
+
+def payload_mismatch(header: str, *, cookies_count: bool = False) -> Problem:
+    """422: the key was used for another request. `cookies_count`: a cookie that is missing makes another request."""
     detail = f"This {header} was used for another request. Choose a new key, or repeat that request as it was."
+    if cookies_count:
+        detail += (
+            " Cookies are compared as well, since this application does not say which of them name its user "
+            "(session_cookies or identity of the middleware)."
+        )
     return Problem(422, "payload-mismatch", "Idempotency key was used for another request", detail)
 
 

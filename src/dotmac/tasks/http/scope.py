@@ -1,13 +1,14 @@
 """Who asks, and the name of the record for what is asked: what keeps one caller's responses from another. Pure.
 
-A record's name is a digest of tenant, user, method, path and key; the key itself cannot be read from it. Where no user
-is known, the credentials of the request stand for one, so that there is no bucket that strangers share. A request
-without any of them is told apart by its key alone, which then has to be unguessable, as a random UUID is.
+A record's name is a digest of tenant, user, origin, method, path and key; the key itself cannot be read from it. Where
+no user is known, the credentials of the request stand for one (see `credentials`). Requests without user, credentials
+and cookies are told apart by their keys alone, which then have to be unguessable, as random UUIDs are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -17,8 +18,8 @@ from ..errors import InvalidInput
 from ..idempotency import check_name
 from .netstrings import netstrings
 
-_CREDENTIALS = (b"authorization", b"x-api-key")
 _SOURCES = {"tenant_id": b"x-tenant-id", "user_id": b"x-user-id"}
+_IDS = ("user_id", "id", "sub")
 _NAMING = frozenset(_SOURCES.values())
 _VERSION = b"dotmac-http-1"
 
@@ -42,13 +43,30 @@ class Identity:
             check_name("user_id", self.user_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a request is sent to.
+
+    Attributes:
+        origin: Scheme and authority, see `origin_of`; empty: one record whatever the host.
+        method: In capitals.
+        path: As the client sees it, see `full_path`.
+    """
+
+    origin: str
+    method: str
+    path: str
+
+
 def default_identity(scope: Mapping[str, Any]) -> Identity:
     """Tenant and user of a request, each from the first place that has it.
 
-    These are ``tenant_id`` and ``user_id`` of the request's state, where an authentication in front may have put
-    them; the headers ``X-Tenant-ID`` and ``X-User-ID``; and parameters of the path of these names. The headers are
-    believed: they are meant to be set by a gateway. Where clients could send their own, give the middleware an
-    ``identity`` that asks whoever authenticates.
+    The places are, in this order: ``tenant_id`` and ``user_id`` of the request's state, where an authentication in
+    front may have put them; ``scope["user"]`` of Starlette's ``AuthenticationMiddleware``, once it is authenticated;
+    ``tenant_id`` and ``user_id`` (or ``user``) of the session of a ``SessionMiddleware`` further out; the headers
+    ``X-Tenant-ID`` and ``X-User-ID``; and, for the tenant, a parameter of the path. The headers are believed: they are
+    meant to be set by a gateway. Where clients could send their own, give the middleware an ``identity`` that reads
+    what the authentication found. A ``user_id`` in the path names a resource, not the user who sends the request.
 
     Args:
         scope: Of the request, as ASGI has it.
@@ -57,25 +75,30 @@ def default_identity(scope: Mapping[str, Any]) -> Identity:
         InvalidInput: A tenant or user is named twice, or by what is no name.
     """
     headers = [(name, value) for name, value in scope.get("headers", ()) if name in _NAMING]
-    return Identity(_named("tenant_id", scope, headers), _named("user_id", scope, headers))
-
-
-def credentials_digest(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """A digest of what a request proves its sender with; None: it brings nothing.
-
-    That is the ``Authorization`` header and the ``X-API-Key`` header. Cookies do not count: a site changes them between
-    a request and its repetition (a session that is renewed, a counter), which would then be carried out twice.
-    """
-    proofs = [line for line in headers if line[0] in _CREDENTIALS]
-    if not proofs:
-        return None
-    return sha256(netstrings(part for line in proofs for part in line)).hexdigest()
+    found_tenant, found_user = _from_header("tenant_id", headers), _from_header("user_id", headers)
+    session = scope.get("session")
+    session = session if isinstance(session, Mapping) else {}
+    tenant = _first(
+        "tenant_id",
+        _member(scope.get("state"), "tenant_id"),
+        _named_in(session.get("tenant_id")),
+        found_tenant,
+        (scope.get("path_params") or {}).get("tenant_id"),
+    )
+    user = _first(
+        "user_id",
+        _member(scope.get("state"), "user_id"),
+        _authenticated(scope.get("user")),
+        _named_in(session.get("user_id")),
+        _named_in(session.get("user")),
+        found_user,
+    )
+    return Identity(tenant, user)
 
 
 def record_key(
     identity: Identity,
-    method: str,
-    path: str,
+    target: Target,
     key: str,
     *,
     strict: bool = False,
@@ -85,16 +108,15 @@ def record_key(
 
     Args:
         identity: Who asks.
-        method: In capitals.
-        path: As the client sees it, see `full_path`.
+        target: Where the request is sent to.
         key: The idempotency key.
         strict: Leave method and path out: the record is found under any, and the fingerprint tells them apart.
         credentials: A digest of them, see `credentials_digest`. It counts only where no user is known, so that a
             user whose token was renewed still meets what he began under the old one.
     """
     digest = credentials if identity.user_id is None else None
-    where = (None, None) if strict else (method, path)
-    parts = (identity.tenant_id, identity.user_id, digest, *where, key)
+    where = (None, None) if strict else (target.method, target.path)
+    parts = (identity.tenant_id, identity.user_id, digest, target.origin, *where, key)
     # Half a surrogate pair, which a server may make of a path that is no UTF-8, is a name like any other here.
     encoded = [part if part is None else part.encode("utf-8", "surrogatepass") for part in parts]
     return sha256(netstrings((_VERSION, *encoded))).hexdigest()
@@ -108,18 +130,45 @@ def full_path(scope: Mapping[str, Any]) -> str:
     return root + path
 
 
-def _named(name: str, scope: Mapping[str, Any], headers: list[tuple[bytes, bytes]]) -> str | None:
+def _first(name: str, *found: Any) -> str | None:
+    value = next((value for value in found if value is not None and value != ""), None)
+    return None if value is None else _text(name, value)
+
+
+def _from_header(name: str, headers: list[tuple[bytes, bytes]]) -> str | None:
     source = _SOURCES[name]
     values = [value for header, value in headers if header == source]
     if len(values) > 1:
         raise InvalidInput(source.decode().title(), f"must be sent once, not {len(values)} times")
-    state = scope.get("state")
-    found = state.get(name) if isinstance(state, dict | Mapping) else getattr(state, name, None)
-    if found is None or found == "":
-        found = values[0].decode("latin-1").strip() if values else None
-    if found is None or found == "":
-        found = (scope.get("path_params") or {}).get(name)
-    return None if found is None or found == "" else _text(name, found)
+    return values[0].decode("latin-1").strip() if values else None
+
+
+def _member(holder: Any, name: str) -> Any:
+    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
+
+
+def _authenticated(user: Any) -> Any:
+    """What names the user that an authentication middleware has found; None: it has found none.
+
+    A user object whose identity cannot be read is refused: without one, two users would share a record.
+    """
+    if user is None or getattr(user, "is_authenticated", True) is False:
+        return None
+    named = _named_in(user)
+    for attribute in ("identity", "user_id", "id", "username"):
+        if named is None:
+            with suppress(NotImplementedError):  # Starlette's BaseUser has no identity of its own
+                named = getattr(user, attribute, None)
+    if named is None or named == "":
+        raise InvalidInput("user", f"{type(user).__name__} has no identity; give the middleware an `identity`")
+    return named
+
+
+def _named_in(user: Any) -> Any:
+    """The user that a text, a number, or a mapping with an id stands for."""
+    if isinstance(user, Mapping):
+        user = next((user[name] for name in _IDS if user.get(name)), None)
+    return user if isinstance(user, str | int | UUID) and not isinstance(user, bool) else None
 
 
 def _text(name: str, value: Any) -> str:

@@ -72,6 +72,7 @@ class RequestState:
             every request would be left for the garbage collector.)
         key: The idempotency key it carries; None: none, or not looked at (an exempt path, a safe method).
         identity: Whose request it is; None: not asked.
+        cookies_count: Whether cookies of unknown meaning are compared, because neither user nor credentials are known.
         record_key: Of the record that the key stands for; None: no claim was asked for.
         work: What is cancelled when the claim is lost.
         claim: While it is held and not ended; None: this request runs without protection, or its ending is settled.
@@ -89,6 +90,7 @@ class RequestState:
     identify: Callable[[Scope], Awaitable[Identity]]
     key: str | None = None
     identity: Identity | None = None
+    cookies_count: bool = False
     record_key: str | None = None
     work: Work = field(default_factory=Work)
     claim: RequestClaim | None = None

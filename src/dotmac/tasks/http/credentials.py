@@ -1,0 +1,107 @@
+"""What stands for the user where no user is known: credential headers, cookies, the content of a session. Pure.
+
+Two faults are possible. If too little counts, a client gets the response of another. If too much counts, a repetition
+counts as another request and its effect happens twice. Credentials therefore count in the name of the record, since
+an application names them. Cookies of unknown meaning count in the fingerprint: a repetition with other cookies is
+refused, and neither fault happens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from hashlib import sha256
+from typing import Any
+
+from .netstrings import netstrings
+
+CREDENTIAL_HEADERS = (
+    "Authorization",
+    "Proxy-Authorization",
+    "X-API-Key",
+    "X-Api-Token",
+    "Api-Key",
+    "ApiKey",
+    "X-Auth-Key",
+    "X-Auth-Token",
+    "X-Access-Token",
+    "X-Session-Token",
+    "X-Session-ID",
+    "Private-Token",
+    "Remote-User",
+    "X-Remote-User",
+    "X-Forwarded-User",
+    "X-Auth-Request-User",
+)
+"""Header fields whose values stand for a user that is not known otherwise."""
+
+_FIELDS = frozenset(header.lower().encode("ascii") for header in CREDENTIAL_HEADERS)
+_DIGITS = 16  # 64 bits: a client that can choose a cookie with this digest could choose the user's own as well
+_MOST_COOKIES = 60
+_SESSION_COOKIE = b"session"  # the name that Starlette's SessionMiddleware gives its cookie
+# Cookies of load balancers and of visit counters: they change at any response, and never name a user of the app.
+_NO_USER = (
+    b"awsalb", b"awselb", b"arraffinity", b"gclb", b"bigipserver", b"__cf_bm", b"_cfuvid",
+    b"_ga", b"_gid", b"_gcl_", b"_fbp", b"_fbc", b"_hj", b"_pk_", b"__utm", b"ajs_anonymous_id",
+)  # fmt: skip
+_Line = tuple[bytes, bytes]
+
+
+def credentials_digest(
+    headers: Iterable[_Line],
+    fields: Collection[bytes] = _FIELDS,
+    cookies: Collection[bytes] = (),
+) -> str | None:
+    """A digest of the credentials that a request carries; None: it carries none.
+
+    Args:
+        headers: Of the request, as ASGI has them.
+        fields: Names of the header fields that are credentials, in lower case.
+        cookies: Names of the cookies that are credentials.
+    """
+    lines = list(headers)
+    proofs = [line for line in lines if line[0] in fields]
+    if cookies:
+        proofs += [(b"cookie:" + name, value) for name, value in _cookies(lines) if name in cookies]
+    return sha256(netstrings(part for line in proofs for part in line)).hexdigest() if proofs else None
+
+
+def cookie_digests(headers: Iterable[_Line], session: Any = None) -> tuple[str, ...]:
+    """A digest of each cookie that may say something about the user, in one order.
+
+    Args:
+        headers: Of the request, as ASGI has them.
+        session: The session that a middleware further out has read from a cookie. Its content counts in place of a
+            cookie named ``session``, whose value changes each time it is signed.
+    """
+    facts = [cookie for cookie in _cookies(headers) if not cookie[0].lower().startswith(_NO_USER)]
+    if session and isinstance(session, Mapping):
+        content = json.dumps(dict(session), sort_keys=True, default=repr, skipkeys=True).encode()
+        facts = [cookie for cookie in facts if cookie[0] != _SESSION_COOKIE] + [(_SESSION_COOKIE + b"=", content)]
+    digests = sorted({sha256(netstrings(fact)).hexdigest()[:_DIGITS] for fact in facts})
+    if len(digests) > _MOST_COOKIES:  # more than any browser sends; together they take no more room than one
+        return (sha256("".join(digests).encode("ascii")).hexdigest()[:_DIGITS],)
+    return tuple(digests)
+
+
+def with_cookies(fingerprint: str, cookies: Iterable[str]) -> str:
+    """The fingerprint of a request with the digests of its cookies, see `is_same_but_for_new_cookies`."""
+    return ".".join((fingerprint, *cookies))
+
+
+def is_same_but_for_new_cookies(first: str, repetition: str) -> bool:
+    """Whether a request repeats the first one, with all of its cookies and others besides.
+
+    A response may set cookies that the repetition then carries. Without a cookie of the first request, the sender may
+    be another user.
+    """
+    fingerprint, *cookies = first.split(".")
+    repeated, *sent = repetition.split(".")
+    return fingerprint == repeated and set(cookies) <= set(sent)
+
+
+def _cookies(headers: Iterable[_Line]) -> list[_Line]:
+    """Names and values in one order; white space, quotes and empty pairs make no difference."""
+    pairs = [pair.partition(b"=") for name, value in headers if name == b"cookie" for pair in value.split(b";")]
+    named = ((name.strip(), value.strip().strip(b'"')) for name, equals, value in pairs if equals or name.strip())
+    return sorted(named)

@@ -1,0 +1,96 @@
+"""Credentials and cookies: what counts, and that its value cannot be read from a digest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dotmac.tasks.http.credentials import (
+    CREDENTIAL_HEADERS,
+    cookie_digests,
+    credentials_digest,
+    is_same_but_for_new_cookies,
+    with_cookies,
+)
+
+Lines = list[tuple[bytes, bytes]]
+
+
+def lines(*headers: tuple[str, str]) -> Lines:
+    return [(name.encode(), value.encode("latin-1")) for name, value in headers]
+
+
+def digest(*headers: tuple[str, str], **more: Any) -> str | None:
+    return credentials_digest(lines(*headers), **more)
+
+
+def cookies(*values: str, session: Any = None) -> tuple[str, ...]:
+    return cookie_digests(lines(*(("cookie", value) for value in values)), session)
+
+
+def test_credentials_are_told_apart_without_being_readable() -> None:
+    assert digest() is None
+    assert digest(("accept", "*/*")) is None
+    one, other = digest(("authorization", "Bearer one")), digest(("authorization", "Bearer two"))
+    assert one is not None
+    assert "one" not in one
+    assert one != other
+    assert digest(("authorization", "a")) != digest(("x-api-key", "a"))
+    assert digest(("authorization", "a"), ("x-api-key", "b")) != digest(("authorization", "a"))
+
+
+@pytest.mark.parametrize("name", CREDENTIAL_HEADERS)
+def test_each_credential_header_tells_users_apart(name: str) -> None:
+    assert None is not digest((name.lower(), "alice")) != digest((name.lower(), "bob"))
+
+
+def test_cookies_count_as_credentials_once_they_are_named() -> None:
+    assert digest(("cookie", "sid=1")) is None
+    one = digest(("cookie", "sid=1; seen=1"), cookies={b"sid"})
+    assert one == digest(("cookie", "seen=2"), ("cookie", "sid=1"), cookies={b"sid"})
+    assert one != digest(("cookie", "sid=2"), cookies={b"sid"})
+    assert digest(("cookie", "seen=2"), cookies={b"sid"}) is None
+    assert one != digest(("cookie", "sid=1"), ("authorization", "a"), cookies={b"sid"})
+
+
+@pytest.mark.parametrize("none", [[], [""], [" ; "], [";;"], ["_ga=1; _ga_X=2", "AWSALB=a"]])
+def test_no_cookies_say_nothing(none: list[str]) -> None:
+    assert cookies(*none) == ()
+    assert cookies(*none, session={}) == ()
+
+
+def test_the_spelling_of_cookies_makes_no_difference() -> None:
+    assert cookies("a=1; b=2") == cookies('b="2";a = 1') == cookies("b=2", "a=1")
+    assert cookies("a=1; b=2") != cookies("a=2; b=1")
+    assert cookies("a") != cookies("b")
+
+
+def test_the_content_of_a_session_counts_in_place_of_its_cookie() -> None:
+    ann = cookies("session=signed-1; seen=1", session={"login": "ann"})
+    assert ann == cookies("session=signed-2; seen=1", session={"login": "ann"})
+    assert ann != cookies("session=signed-1; seen=1", session={"login": "bob"})
+    assert ann != cookies("session=signed-1; seen=2", session={"login": "ann"})
+    assert cookies("session=1", session=object()) == cookies("session=1")
+
+
+def test_many_cookies_take_the_room_of_one() -> None:
+    many = "; ".join(f"c{number}={number}" for number in range(100))
+    assert len(cookies(many)) == 1
+    assert cookies(many) != cookies(many.replace("c7=7", "c7=8"))
+
+
+@pytest.mark.parametrize(
+    ("first", "repetition", "same"),
+    [
+        ("", "", True),
+        ("", "a=1", True),
+        ("a=1", "b=2; a=1", True),
+        ("a=1", "", False),
+        ("a=1", "a=2; b=2", False),
+    ],
+)
+def test_a_repetition_may_have_cookies_more_and_none_less(first: str, repetition: str, same: bool) -> None:
+    one, other = with_cookies("f", cookies(first)), with_cookies("f", cookies(repetition))
+    assert is_same_but_for_new_cookies(one, other) is same
+    assert not is_same_but_for_new_cookies(one, with_cookies("g", cookies(repetition)))
