@@ -180,3 +180,16 @@ def test_a_result_without_a_json_form_is_refused_by_its_field(value: Any, reason
     with pytest.raises(InvalidInput, match=reason) as refused:
         result_json(value, 100)
     assert refused.value.field.startswith("result")
+
+
+def test_a_result_whose_class_raises_is_refused_by_name() -> None:
+    class Hostile:
+        @property
+        def __class__(self) -> Any:
+            raise RuntimeError("not you")
+
+        @__class__.setter
+        def __class__(self, value: Any) -> None: ...
+
+    with pytest.raises(InvalidInput, match="result: cannot be read: RuntimeError"):
+        result_json(Hostile())

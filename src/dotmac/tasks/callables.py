@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from types import MethodType
+from collections.abc import Awaitable, Callable
+from types import CoroutineType, GeneratorType, MethodType
 from typing import Any
 
 from .errors import InvalidInput
@@ -18,8 +18,8 @@ from .errors import InvalidInput
 
 def is_async(function: Any) -> bool:
     """Whether a call is certain to give a coroutine. False says nothing: the result may be awaitable all the same."""
-    inner = _innermost(function)
-    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(_innermost(type(inner).__call__))
+    inner = innermost(function)
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(innermost(type(inner).__call__))
 
 
 def refuse_generators(field: str, function: Any) -> None:
@@ -32,8 +32,8 @@ def refuse_generators(field: str, function: Any) -> None:
     Raises:
         InvalidInput: Calling the function gives a generator.
     """
-    inner = _innermost(function)
-    for each in (inner, _innermost(type(inner).__call__)):
+    inner = innermost(function)
+    for each in (inner, innermost(type(inner).__call__)):
         while each is not None:
             if inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
                 raise InvalidInput(
@@ -45,13 +45,21 @@ def refuse_generators(field: str, function: Any) -> None:
             each = _wrapped(each)  # noqa: PLW2901 - down to what functools.wraps names
 
 
+def is_awaitable(value: object) -> bool:
+    """As `inspect.isawaitable`, by the real class of the value, whose ``__class__`` may raise."""
+    kind = type(value)
+    if issubclass(kind, GeneratorType):
+        return bool(value.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE)  # type: ignore[attr-defined]
+    return issubclass(kind, Awaitable)
+
+
 def close_unawaited(value: object) -> None:
     """Close a coroutine that is dropped, so that Python does not warn of it."""
-    if inspect.iscoroutine(value):
-        value.close()
+    if issubclass(type(value), CoroutineType):
+        value.close()  # type: ignore[attr-defined]  # by its real class
 
 
-def _innermost(function: Any) -> Any:
+def innermost(function: Any) -> Any:
     """The function inside partial objects, static methods and bound methods."""
     while True:
         if isinstance(function, functools.partial):
@@ -64,7 +72,7 @@ def _innermost(function: Any) -> Any:
 
 def _wrapped(function: Any) -> Callable[..., Any] | None:
     inner = getattr(function, "__wrapped__", None)
-    return _innermost(inner) if callable(inner) else None
+    return innermost(inner) if callable(inner) else None
 
 
 def _name(function: Any) -> str:

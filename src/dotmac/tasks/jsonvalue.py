@@ -60,11 +60,16 @@ def result_json(value: Any, limit: float = math.inf, field: str = "result") -> b
         InvalidInput: The value, or a part of it, has no JSON form; or it is too large.
     """
     try:
-        check_json(value, field)
+        try:
+            check_json(value, field)
+        except InvalidInput:
+            value = _as_builtins(value, field)
+            check_json(value, field)
+        data = encode(value)
     except InvalidInput:
-        value = _as_builtins(value, field)
-        check_json(value, field)
-    data = encode(value)
+        raise
+    except Exception as error:  # of the value's own class, which can fail at anything that is asked of it
+        raise InvalidInput(field, f"cannot be read: {type(error).__name__}") from error
     if len(data) > limit:
         raise InvalidInput(field, f"has {len(data)} bytes of JSON; at most {limit} can be stored")
     return data

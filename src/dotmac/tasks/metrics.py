@@ -20,10 +20,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-import trio
-
-from .callables import close_unawaited, is_async, refuse_generators
+from .callables import close_unawaited, is_async, is_awaitable, refuse_generators
 from .errors import InvalidInput
+from .signals import came_by_signal
 
 Hook = Callable[..., object]
 AttemptHook = Callable[[Any], Callable[[BaseException | None], object]]
@@ -160,7 +159,7 @@ def emit(point: str, subject: str, tenant_id: str, **details: Any) -> None:
                 _refuse_awaitable(registered.hook(subject, tenant_id, dict(details)))
             else:
                 _refuse_awaitable(registered.hook(subject, tenant_id))
-        except BaseException as error:  # sorted there
+        except BaseException as error:  # see `_log_first`
             _log_first(point, registered, error)
 
 
@@ -177,7 +176,7 @@ def _surrounded(context: object) -> Iterator[None]:
             ending = registered.hook(context)
             _refuse_awaitable(ending)
             endings.append((registered, ending))
-        except BaseException as error:  # sorted there
+        except BaseException as error:  # see `_log_first`
             _log_first(AROUND_ATTEMPTS, registered, error)
     failure: BaseException | None = None
     try:
@@ -189,7 +188,7 @@ def _surrounded(context: object) -> Iterator[None]:
         for registered, ending in reversed(endings):
             try:
                 _refuse_awaitable(ending(failure))
-            except BaseException as error:  # sorted there
+            except BaseException as error:  # see `_log_first`
                 _log_first(AROUND_ATTEMPTS, registered, error)
 
 
@@ -201,14 +200,14 @@ def added_metadata(workflow_type: str, tenant_id: str, **details: Any) -> dict[s
             given = registered.hook(workflow_type, tenant_id, details)
             _refuse_awaitable(given)
             added |= {str(key): str(value) for key, value in given.items()}
-        except BaseException as error:  # sorted there
+        except BaseException as error:  # see `_log_first`
             _log_first(NEW_METADATA, registered, error)
     return added
 
 
 def _log_first(point: str, registered: _Registered, error: BaseException) -> None:
-    """Log the first failure of a hook; what is none, but the end of the program or of this task, goes on."""
-    if isinstance(error, KeyboardInterrupt | SystemExit | trio.Cancelled):
+    """Log the first failure of a hook, whatever it raised; an interruption by a signal passes."""
+    if came_by_signal(error):
         raise error
     if not registered.failed:
         registered.failed = True
@@ -217,7 +216,7 @@ def _log_first(point: str, registered: _Registered, error: BaseException) -> Non
 
 def _refuse_awaitable(given: object) -> None:
     """Raise where a hook hands out what nothing would await."""
-    if given is not None and inspect.isawaitable(given):
+    if given is not None and is_awaitable(given):
         close_unawaited(given)
         raise TypeError("the hook returned an awaitable, which is never awaited; hooks are plain functions")
 

@@ -14,8 +14,9 @@ from ..callables import close_unawaited
 from ..crossing.home import Home
 from ..crossing.loop_calls import LoopCall, LoopClosed
 from ..errors import OutcomeUnknown
+from ..runtime.containment import contained
 from ..runtime.context import HandlerContext
-from ..runtime.handlers import Handler, result_of
+from ..runtime.handlers import Handler
 
 _LAST_MOMENT = 1.0  # seconds after which a task that was cancelled was not cancelled because its loop ends
 
@@ -63,7 +64,7 @@ class LoopHandlers:
         async def wait() -> Any:
             nonlocal begun
             begun = True
-            return await result_of(awaitable)
+            return await contained(lambda: awaitable)
 
         try:
             return await self._call(wait)

@@ -7,8 +7,7 @@ What counts as which outcome:
 - raised, untouched: failed; unknown if the error says so (`Handler.leaves_unknown`);
 - cut off (time-out, cancel, drain), or raised after it was asked to stop: unknown.
 `Cancelled` from outside the scope (the runtime dies, the lease is lost) is nobody's outcome and passes through, and so
-does what ends the program. Whatever else is no `Exception` ends its attempt only, as unknown: it would end each worker
-that takes the saga over.
+does an interruption by a signal. Whatever else is no `Exception` arrives here as `OutcomeUnknown` (see `containment`).
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from ..retry import RetryPolicy
 from ..saga.commands import Invoke
 from ..saga.events import Failure
 from .context import HandlerContext
-from .error_texts import repr_of, storable, text_of
+from .error_texts import class_of, message_of, repr_of, storable
 from .handlers import Handler
 from .limits import AttemptLimit
 from .log_fields import attempt_fields
 from .step_lock import LockedHandler
-from .unknown_errors import doubt_of, singles
+from .unknown_errors import singles
 
 _log = logging.getLogger(__name__)
 
@@ -117,21 +116,12 @@ async def run_attempt(
             result = await handler.call(parameters, context)
     except Exception as error:
         return _failure(handler, error, attempt, context, policy)
-    except BaseException as error:  # what a loop or a generator of its own ended with, say
-        doubt = doubt_of(error)
-        if doubt is None:
-            raise
-        return _failure(handler, doubt, attempt, context, policy)
     return _as_json(result, max_payload)
 
 
 def failure_of(error: Exception, *, unknown: bool, final: bool) -> Failure:
     """The journal's word for an exception."""
-    message = text_of(error)
-    if isinstance(error, BaseExceptionGroup):
-        members = "; ".join(f"{type(member).__name__}: {text_of(member)}" for member in error.exceptions)
-        message = f"{message}: {members}"
-    return Failure(type(error).__name__, storable(message), unknown=unknown, final=final)
+    return Failure(class_of(error), storable(message_of(error)), unknown=unknown, final=final)
 
 
 def _failure(

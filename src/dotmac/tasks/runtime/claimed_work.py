@@ -22,8 +22,7 @@ from ..storage.protocol import StorageProtocol
 from .claiming import give_back
 from .claims import ClaimKeeper, HeldClaim, ScopeHolder
 from .context import HandlerContext
-from .error_texts import repr_of, storable, text_of
-from .unknown_errors import doubt_of
+from .error_texts import class_of, repr_of, storable, text_of
 
 _SIGN_OFF = 1.0  # seconds that one word to the storage may take although its caller was cancelled
 _PAUSE = 0.2
@@ -81,18 +80,12 @@ class ClaimedWork:
         except Exception as error:
             await self._failed(error, context, store_errors=store_errors)
             raise
-        except BaseException as error:  # what a loop or a generator of its own ended with, say
-            doubt = doubt_of(error)
-            if doubt is None:
-                raise
-            await self._failed(doubt, context, store_errors=store_errors)
-            raise doubt from error
         return await self._store_result(result, context)
 
     async def _failed(self, error: Exception, context: HandlerContext, *, store_errors: bool) -> None:
         emit("idempotency_key_failed", context.operation_type, context.tenant_id, error=repr_of(error))
         if store_errors:
-            await self._store(None, f"{type(error).__name__}: {text_of(error)}")
+            await self._store(None, f"{class_of(error)}: {text_of(error)}")
 
     async def _store_result(self, result: Any, context: HandlerContext) -> IdempotencyRecord:
         self._over = True

@@ -10,13 +10,13 @@ from typing import Any, Literal, Protocol
 
 import trio
 
-from ..callables import close_unawaited, is_async, refuse_generators
+from ..callables import close_unawaited, is_async, is_awaitable, refuse_generators
 from ..crossing.identity import act_for, current_caller
-from ..errors import InvalidInput, OutcomeUnknown
+from ..errors import InvalidInput
 from ..idempotency import check_name
 from ..saga.validation import KnownHandlers
+from .containment import contained, contained_in_thread
 from .context import HandlerContext
-from .error_texts import repr_of
 from .unknown_errors import leaves_unknown
 
 HandlerFunction = Callable[..., Any]
@@ -76,7 +76,7 @@ class Handlers:
 
     async def wait_for(self, awaitable: Awaitable[Any]) -> Any:
         """Await what a plain handler returned, in the event loop that async handlers run in."""
-        return await (result_of(awaitable) if self.host is None else self.host.wait_for(awaitable))
+        return await (contained(lambda: awaitable) if self.host is None else self.host.wait_for(awaitable))
 
 
 def make_handler(
@@ -124,17 +124,9 @@ def _invocation(function: HandlerFunction, place: _ContextPlace) -> Callable[[An
 
 def _async_call(invoke: Callable[[Any, HandlerContext], Any]) -> Callable[..., Awaitable[Any]]:
     async def call(parameters: dict[str, Any], context: HandlerContext) -> Any:
-        return await result_of(invoke(parameters, context))
+        return await contained(invoke, parameters, context)
 
     return call
-
-
-async def result_of(awaitable: Awaitable[Any]) -> Any:
-    """The result, which is awaited too if it is awaitable: an async function may return another one's coroutine."""
-    result = await awaitable
-    while inspect.isawaitable(result):
-        result = await result
-    return result
 
 
 def _thread_call(invoke: Callable[[Any, HandlerContext], Any], handlers: Handlers) -> Callable[..., Awaitable[Any]]:
@@ -150,13 +142,8 @@ def _thread_call(invoke: Callable[[Any, HandlerContext], Any], handlers: Handler
             if first.setdefault("first", "thread") != "thread":
                 return
             act_for(caller)  # who holds a lock around the handler holds it here too
-            try:
-                # In a list, because trio answers a returned coroutine with an error of its own, after the effect.
-                results.append(invoke(parameters, context))
-            except Exception:
-                raise
-            except BaseException as error:  # of the function alone: Ctrl-C comes to the main thread
-                raise OutcomeUnknown(f"the handler let {repr_of(error)} out of its thread") from error
+            # In a list, because trio answers a returned coroutine with an error of its own, after the effect.
+            results.append(contained_in_thread(invoke, parameters, context))
             if first.setdefault("last", "thread") != "thread":  # the attempt was cut off before
                 close_unawaited(results.pop())
 
@@ -170,7 +157,7 @@ def _thread_call(invoke: Callable[[Any, HandlerContext], Any], handlers: Handler
         finally:
             context._queued = first.setdefault("first", "caller") != "thread"  # noqa: SLF001 - as above
         (result,) = results
-        return await handlers.wait_for(result) if inspect.isawaitable(result) else result
+        return await handlers.wait_for(result) if is_awaitable(result) else result
 
     return call
 

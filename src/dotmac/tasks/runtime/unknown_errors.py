@@ -11,9 +11,7 @@ from collections.abc import Iterator
 import trio
 
 from ..errors import LockLost, OutcomeUnknown
-from .error_texts import repr_of
 
-_NOBODYS = (trio.Cancelled, KeyboardInterrupt, SystemExit, GeneratorExit)
 _ALWAYS = (OutcomeUnknown, LockLost)
 _BY_DEFAULT = (*_ALWAYS, TimeoutError, ConnectionError, trio.TooSlowError, trio.BrokenResourceError)
 _BY_NAME = frozenset({
@@ -45,19 +43,15 @@ def leaves_unknown(error: BaseException, chosen: tuple[type[Exception], ...] | N
         error: What it raised.
         chosen: The errors that do, beside `OutcomeUnknown` and `LockLost`; None: time-outs and lost connections.
     """
-    return any(_is_unknown(single, chosen) for single in singles(error))
+    return any(class_leaves_unknown(type(single), chosen) for single in singles(error))
 
 
-def doubt_of(error: BaseException) -> OutcomeUnknown | None:
-    """What stands for something that a handler let out and that is no `Exception`, such as a loop's cancellation.
-
-    It cancels nothing where it arrives, and is no end of anything but the handler. None: it is, and has to pass.
-    """
-    if any(isinstance(single, _NOBODYS) for single in singles(error)):
-        return None
-    doubt = OutcomeUnknown(f"the handler let {repr_of(error)} out of its task")
-    doubt.__cause__ = error
-    return doubt
+def class_leaves_unknown(kind: type[BaseException], chosen: tuple[type[Exception], ...] | None) -> bool:
+    """The same of the class of one error."""
+    if chosen is not None:
+        return issubclass(kind, (*_ALWAYS, *chosen))
+    names = (f"{each.__module__}.{each.__qualname__}" for each in kind.__mro__)
+    return issubclass(kind, _BY_DEFAULT) or not _BY_NAME.isdisjoint(names)
 
 
 def singles(error: BaseException) -> Iterator[BaseException]:
@@ -67,10 +61,3 @@ def singles(error: BaseException) -> Iterator[BaseException]:
             yield from singles(member)
     else:
         yield error
-
-
-def _is_unknown(error: BaseException, chosen: tuple[type[Exception], ...] | None) -> bool:
-    if chosen is not None:
-        return isinstance(error, (*_ALWAYS, *chosen))
-    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
-    return isinstance(error, _BY_DEFAULT) or not _BY_NAME.isdisjoint(names)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..callables import close_unawaited, is_async
+from ..callables import close_unawaited, is_async, is_awaitable
 from ..errors import InvalidInput
 from ..manager import BackgroundOperationsManager
 
@@ -73,7 +73,7 @@ def _made(reference: str, factory: Callable[[], Any]) -> Any:
     except ValueError:  # it does not tell what it takes, as some of C do not
         pass
     made = factory()
-    if inspect.isawaitable(made):
+    if is_awaitable(made):
         close_unawaited(made)
         raise InvalidInput(reference, f"is async; {_WANTED}")
     return made
