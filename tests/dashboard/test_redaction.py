@@ -30,6 +30,16 @@ def test_nothing_and_references_are_no_secrets() -> None:
     assert Redaction()({"token": None, "secret": reference}) == {"token": None, "secret": reference}
 
 
+def test_a_literal_and_a_false_reference_hide_as_any_value() -> None:
+    for value in (
+        {"$literal": {"token": {"$ref": "steps.s3cr3t"}}},
+        {"token": {"$ref": "s3cr3t"}},
+        {"token": {"$ref": 7}},
+    ):
+        assert "HIDDEN" in repr(Redaction()(value)).replace(HIDDEN, "HIDDEN")
+        assert "s3cr3t" not in repr(Redaction()(value))
+
+
 def test_other_fields_can_be_configured() -> None:
     hide = Redaction(["Birth Day", "", "--"])
     assert hide({"birth_day": 1, "password": 2}) == {"birth_day": HIDDEN, "password": 2}

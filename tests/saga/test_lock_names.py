@@ -59,3 +59,17 @@ def test_what_an_earlier_step_will_return_is_looked_at_when_it_is_there(path: st
         lock_name("x:{parameters.id}", {"id": 1.5}, "t", "s")
     with pytest.raises(InvalidInput, match="printable"):
         lock_name("x:{parameters.id}", {"id": "line\nbreak"}, "t", "s")
+
+
+def test_a_literal_in_the_parameters_is_opened_before_its_value_is_looked_at() -> None:
+    check_lock("lock", "x:{parameters.id}", {"id": {"$literal": "a"}})
+    check_lock("lock", "x:{parameters.order.id}", {"$literal": {"order": {"id": 7}}})
+    for parameters in ({"id": {"$literal": {"$ref": "steps.a.result"}}}, {"$literal": {"id": {"$ref": "b"}}}):
+        with pytest.raises(InvalidInput, match="must be text or an integer, not dict"):
+            check_lock("lock", "x:{parameters.id}", parameters)
+
+
+def test_an_expression_in_a_value_that_is_there_already_is_data() -> None:
+    for value in ({"$ref": "steps.a.result"}, {"$literal": "a"}):
+        with pytest.raises(InvalidInput, match="must be text or an integer, not dict"):
+            lock_name("x:{parameters.id}", {"id": value}, "t", "s")

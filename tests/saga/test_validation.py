@@ -220,3 +220,19 @@ def test_a_lock_whose_name_can_be_told_to_be_none_is_refused(value: str) -> None
     step = {**STEP, "lock": "{parameters.id}", "parameters": {"id": value}}
     assert _refusal([step]).field == "steps[0].lock"
     parse_steps([STEP, {**step, "name": "b", "parameters": {"id": {"$ref": "steps.a.result.id"}}}], ANY)
+
+
+def test_a_literal_stands_in_for_all_parameters_only_with_an_object() -> None:
+    parse_steps([{**STEP, "parameters": {"$literal": {"$ref": "x"}}}], ANY)
+    for name in ("parameters", "compensation_parameters"):
+        step = {**STEP, "compensation_operation": "u", name: {"$literal": [1]}}
+        with pytest.raises(InvalidInput, match="must hold an object") as refused:
+            parse_steps([step], ANY)
+        assert refused.value.field == f"steps[0].{name}"
+
+
+def test_a_reference_to_a_step_that_does_not_exist_names_the_way_to_pass_data() -> None:
+    undo = {"compensation_operation": "u", "compensation_parameters": {"x": {"$ref": "steps.c.result"}}}
+    for fields in ({"parameters": {"x": {"$ref": "steps.c.result"}}}, undo):
+        with pytest.raises(InvalidInput, match=r"literal\(value\)"):
+            parse_steps([{**STEP, **fields}], ANY)

@@ -58,6 +58,7 @@ from .models import (
 from .retry import RetryPolicy
 from .runtime.context import HandlerContext
 from .runtime.lock_body import HeldLock, HeldLocks
+from .saga.references import literal, ref
 from .settings import Settings
 from .storage.memory import MemoryStorage
 from .storage.protocol import StorageProtocol
@@ -121,6 +122,8 @@ __all__ = [
     "declare_no_effect",
     "get_idempotency_key",
     "idempotent_route",
+    "literal",
+    "ref",
     "set_operation_result",
     "start_saga_for_request",
 ]

@@ -7,25 +7,39 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec import Raw
 
+from ..jsonvalue import decode
 from ..saga.commands import Invoke
 from ..saga.state import SagaState, TrackStatus
-from ..saga.views import result_value
 
 
 class StepResults(Mapping[str, Any]):
-    """Results of a saga's completed steps by name; each is decoded when asked for, into a copy of its own."""
+    """Results of a saga's completed steps by name, for one attempt.
 
-    __slots__ = ("_state",)
+    Each result is decoded once, when it is first asked for; what the handler changes in it stays in this attempt.
+    """
+
+    __slots__ = ("_decoded", "_indices", "_state")
 
     def __init__(self, state: SagaState) -> None:
         self._state = state
+        self._indices: dict[str, int] | None = None
+        self._decoded: dict[str, Any] = {}
+
+    def raw(self, name: str) -> Raw:
+        """The JSON of a result. Raises KeyError."""
+        if self._indices is None:
+            self._indices = {definition.name: at for at, definition in enumerate(self._state.definition.steps)}
+        step = self._state.steps[self._indices[name]]
+        if step.forward.status is not TrackStatus.DONE or step.result is None:
+            raise KeyError(name)
+        return step.result
 
     def __getitem__(self, name: str) -> Any:
-        for definition, step in zip(self._state.definition.steps, self._state.steps, strict=True):
-            if definition.name == name and step.forward.status is TrackStatus.DONE:
-                return result_value(step)
-        raise KeyError(name)
+        if name not in self._decoded:
+            self._decoded[name] = decode(self.raw(name))
+        return self._decoded[name]
 
     def __iter__(self) -> Iterator[str]:
         for definition, step in zip(self._state.definition.steps, self._state.steps, strict=True):

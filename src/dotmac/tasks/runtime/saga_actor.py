@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from msgspec import Raw
@@ -228,11 +228,10 @@ class SagaActor:
         if self._hastened:  # told so while the start of the attempt was being appended
             self._ended(command, Failure("Drained", "its worker was stopped before the handler was invoked"))
             return
-        parameters = step.compensation_parameters if command.undo else step.parameters
         results = StepResults(self.journal.state)
         try:
-            resolved = resolve(parameters, results.__getitem__)
-            locked = None if step.lock is None else self._locked(handler, step, step.lock, results)
+            resolved = self._expanded(command.step, results, undo=command.undo)
+            locked = None if step.lock is None else self._locked(handler, command.step, step.lock, results)
         except InvalidInput as error:
             # Nothing was called, so nothing happened; a second try would meet the same result.
             self._ended(command, failure_of(error, unknown=False, final=True))
@@ -258,12 +257,24 @@ class SagaActor:
         self._scope_spent = attempt.spent_its_scope
         self._ended(attempt.command, attempt.outcome(outcome), trio.current_time() - attempt.began_at)
 
-    def _locked(self, handler: Handler, step: StepDefinition, template: str, results: StepResults) -> LockedHandler:
+    def _locked(self, handler: Handler, step: int, template: str, results: StepResults) -> LockedHandler:
         definition, environment = self.journal.state.definition, self._environment
         # Of the step's own parameters also when it is undone: both touch the same thing.
-        parameters = resolve(step.parameters, results.__getitem__)
+        parameters = self._expanded(step, results, undo=False)
         name = lock_name(template, parameters, definition.tenant_id, definition.saga_id)
         return LockedHandler(handler, name, environment.settings.worker_lease, environment.locks)
+
+    def _expanded(self, index: int, results: StepResults, *, undo: bool) -> dict[str, Any]:
+        """A step's parameters with their expressions replaced. Raises InvalidInput."""
+        step = self.journal.state.definition.steps[index]
+        field = f"steps[{index}].{'compensation_parameters' if undo else 'parameters'}"
+        expanded: dict[str, Any] = resolve(
+            step.compensation_parameters if undo else step.parameters,
+            results.raw,
+            limit=self._environment.settings.max_payload,
+            field=field,
+        )
+        return expanded
 
     def _ended(self, command: Invoke, outcome: Raw | Failure, seconds: float = 0.0) -> None:
         if isinstance(outcome, Failure):

@@ -11,10 +11,11 @@ from typing import Any
 
 from ..errors import InvalidInput
 from ..idempotency import check_name
+from .references import LITERAL, REF
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _PARAMETERS = "parameters."
-_REFERENCE = "$ref"
+_LATER = object()  # stands for a value that an earlier step has yet to return
 
 
 def check_lock(field: str, template: str, parameters: dict[str, Any]) -> None:
@@ -40,39 +41,52 @@ def check_lock(field: str, template: str, parameters: dict[str, Any]) -> None:
         if not name.startswith(_PARAMETERS):
             allowed = "{parameters.<path>}, {tenant_id} and {saga_id}"
             raise InvalidInput(field, f"{{{name}}} cannot be filled in; there are {allowed}")
-        value = _walk(name, parameters, field)
-        if isinstance(value, dict) and _REFERENCE in value:
+        value = _walk(name, parameters, field, expressions=True)
+        if value is _LATER:
             known = False
         else:
             _as_text(name, value, field)
     if known:  # the whole name can be looked at, but for what the manager fills in, which is a name itself
-        lock_name(template, parameters, "t", "s", field)
+        _filled(template, parameters, {"tenant_id": "t", "saga_id": "s"}, field, expressions=True)
 
 
 def lock_name(template: str, parameters: dict[str, Any], tenant_id: str, saga_id: str, field: str = "lock") -> str:
-    """The name that the template stands for. `field` names it in the error.
+    """The name that the template stands for. `field` names it in the error; `parameters` are expanded.
 
     Raises:
         InvalidInput: A parameter, come from an earlier step's result, is not there or cannot be part of a name.
     """
+    return _filled(template, parameters, {"tenant_id": tenant_id, "saga_id": saga_id}, field)
 
+
+def _filled(
+    template: str, parameters: dict[str, Any], fixed: dict[str, str], field: str, *, expressions: bool = False
+) -> str:
     def fill(match: re.Match[str]) -> str:
-        known = {"tenant_id": tenant_id, "saga_id": saga_id}.get(match[1])
-        return _as_text(match[1], _walk(match[1], parameters, field), field) if known is None else known
+        known = fixed.get(match[1])
+        if known is not None:
+            return known
+        return _as_text(match[1], _walk(match[1], parameters, field, expressions=expressions), field)
 
     name = _FIELD.sub(fill, template)
     check_name(field, name)
     return name
 
 
-def _walk(name: str, parameters: dict[str, Any], field: str) -> Any:
+def _walk(name: str, parameters: dict[str, Any], field: str, *, expressions: bool) -> Any:
+    """The parameter at this path. With `expressions`, literals are opened, and a reference gives `_LATER`."""
     value: Any = parameters
-    for part in name.removeprefix(_PARAMETERS).split("."):
-        if isinstance(value, dict) and _REFERENCE in value:
-            break
-        if not isinstance(value, dict) or part not in value:
-            raise InvalidInput(field, f"{{{name}}}: the step has no such parameter")
-        value = value[part]
+    path: list[str | None] = [*name.removeprefix(_PARAMETERS).split("."), None]
+    for part in path:
+        if expressions and isinstance(value, dict):
+            if REF in value:
+                return _LATER
+            if LITERAL in value:
+                value, expressions = value[LITERAL], False
+        if part is not None:
+            if not isinstance(value, dict) or part not in value:
+                raise InvalidInput(field, f"{{{name}}}: the step has no such parameter")
+            value = value[part]
     return value
 
 

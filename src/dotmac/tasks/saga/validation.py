@@ -20,7 +20,7 @@ from ..models import SagaStep, StepKind
 from ..retry import COMPENSATION_RETRY, RetryPolicy
 from .definition import SagaDefinition, StepDefinition
 from .lock_names import check_lock
-from .references import REFERENCE_MARK, find_references
+from .references import EXPRESSION_MARK, LITERAL, REMEDY, find_references
 
 _RETRY = RetryPolicy()
 MAX_STEPS = 1000
@@ -99,7 +99,7 @@ def parse_steps(steps: Any, known: KnownHandlers) -> tuple[StepDefinition, ...]:
         if definition.name in names:
             raise InvalidInput(f"{field}.name", f"the name {definition.name!r} is used by an earlier step")
         _check_handlers(definition, field, known)
-        if _mentions_reference(definition):
+        if _mentions_expression(definition):
             _check_references(definition, field, names)
         if after_pivot or definition.kind is not StepKind.COMPENSATABLE:
             _check_order(definition, field, after_pivot=after_pivot)
@@ -223,18 +223,24 @@ def _check_handlers(step: StepDefinition, field: str, known: KnownHandlers) -> N
         )
 
 
-def _mentions_reference(step: StepDefinition) -> bool:
-    """Whether there can be a reference in it: looking through its JSON is ten times as fast as walking through it."""
-    return REFERENCE_MARK in encode((step.parameters, step.compensation_parameters))
+def _mentions_expression(step: StepDefinition) -> bool:
+    """Whether the step can hold an expression: a search in its JSON is ten times as fast as a walk through it."""
+    return EXPRESSION_MARK in encode((step.parameters, step.compensation_parameters))
 
 
 def _check_references(step: StepDefinition, field: str, earlier: set[str]) -> None:
+    for name in ("parameters", "compensation_parameters"):
+        whole = getattr(step, name).get(LITERAL, {})
+        if type(whole) is not dict:
+            raise InvalidInput(f"{field}.{name}", "a $literal in place of all parameters must hold an object")
     for path, reference in find_references(step.parameters, f"{field}.parameters"):
         if reference.step not in earlier:
-            raise InvalidInput(path, f"the $ref {reference.text!r} names no earlier step")
+            raise InvalidInput(path, f"the $ref {reference.text!r} names no earlier step; {REMEDY}")
     for path, reference in find_references(step.compensation_parameters, f"{field}.compensation_parameters"):
         if reference.step not in earlier and reference.step != step.name:
-            raise InvalidInput(path, f"the $ref {reference.text!r} names neither this step nor an earlier one")
+            raise InvalidInput(
+                path, f"the $ref {reference.text!r} names neither this step nor an earlier one; {REMEDY}"
+            )
 
 
 def _check_order(step: StepDefinition, field: str, *, after_pivot: bool) -> None:

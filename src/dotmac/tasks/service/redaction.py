@@ -15,7 +15,7 @@ DEFAULT_FIELDS = (
 )  # fmt: skip
 """Fields whose values are hidden unless others are configured."""
 
-_REFERENCE = "$ref"
+_REFERENCE, _LITERAL = "$ref", "$literal"
 
 
 class Redaction:
@@ -32,18 +32,28 @@ class Redaction:
         self._words = tuple(word for word in map(_plain, fields) if word)
 
     def __call__(self, value: Any) -> Any:
-        """The copy. References to other steps' results stay: they are names, not values."""
+        """The copy. References to other steps' results stay, except in literals, which hold values only."""
+        return self._copy(value, literal=False)
+
+    def _copy(self, value: Any, *, literal: bool) -> Any:
         if isinstance(value, dict):
-            return {key: self._field(key, item) for key, item in value.items()}
+            literal = literal or value.keys() == {_LITERAL}
+            return {key: self._field(key, item, literal=literal) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return [self(item) for item in value]
+            return [self._copy(item, literal=literal) for item in value]
         return value
 
-    def _field(self, name: Any, value: Any) -> Any:
+    def _field(self, name: Any, value: Any, *, literal: bool) -> Any:
         hides = any(word in _plain(str(name)) for word in self._words)
-        if not hides or value is None or (isinstance(value, dict) and value.keys() == {_REFERENCE}):
-            return self(value)
+        if not hides or value is None or (not literal and _is_reference(value)):
+            return self._copy(value, literal=literal)
         return HIDDEN
+
+
+def _is_reference(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {_REFERENCE}:
+        return False
+    return isinstance(value[_REFERENCE], str) and value[_REFERENCE].startswith("steps.")
 
 
 def _plain(name: str) -> str:
