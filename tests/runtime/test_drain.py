@@ -139,7 +139,7 @@ async def test_ctrl_c_that_hits_a_handler_reaches_the_caller(autojump_clock: Moc
 
     @node.manager.register_operation_handler("do")
     async def interrupted(_parameters: Any) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - what raises is the block
         async with node.manager:
