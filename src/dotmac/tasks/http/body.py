@@ -19,6 +19,7 @@ _IN_MEMORY = 262_144  # bytes of a body that stay in memory
 _CHUNK = 262_144
 _DRAINED = 1_048_576  # bytes of a body that are cheaper to read and throw away than a new connection
 _DRAIN_SECONDS = 2.0
+_LENGTH_DIGITS = 20
 
 
 class BodyTooLarge(Exception):
@@ -117,7 +118,9 @@ class BufferedBody:
 def announced_length(scope: Scope) -> int:
     """The length that the request says its body has; 0: it says none."""
     values = header_values(scope, b"content-length")
-    return int(values[0]) if len(values) == 1 and values[0].isdigit() else 0
+    if len(values) != 1 or not values[0].isdigit():
+        return 0
+    return int(values[0][:_LENGTH_DIGITS])  # Python refuses to read thousands of digits; so many are too many anyway
 
 
 class Refusal(Reply):

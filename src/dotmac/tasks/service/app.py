@@ -99,7 +99,7 @@ class _Service(Starlette):
 async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - narrows the type; it is registered for nothing else
     if error.status_code == HTTPStatus.NOT_FOUND:
-        return not_found(request.url.path).response()
+        return not_found(request.scope["path"]).response()
     status = HTTPStatus(error.status_code)
     detail = f"{request.method} is not possible here" if status is HTTPStatus.METHOD_NOT_ALLOWED else error.detail
     return Problem(
@@ -108,11 +108,11 @@ async def _http_problem(request: Request, error: Exception) -> Response:
 
 
 async def _hung_up(request: Request, _error: Exception) -> Response:
-    _log.debug("%s %s: the client hung up before its request was complete", request.method, request.url.path)
+    _log.debug("%s %s: the client hung up before its request was complete", request.method, request.scope["path"])
     return Response(status_code=HTTPStatus.BAD_REQUEST)  # which nobody hears
 
 
 async def _crashed(request: Request, error: Exception) -> Response:
-    _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    _log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
     detail = "the log of the service has more"
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail).response()

@@ -14,7 +14,9 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..errors import InvalidInput
 from ..http.asgi import route_path
+from ..http.authority import origin_of
 from .access import Access
 from .callers import set_caller
 from .problems import Problem
@@ -74,6 +76,10 @@ class Guard:
                 request, HTTPStatus.MISDIRECTED_REQUEST, "host-not-served",
                 "requests must name localhost or 127.0.0.1 as their host, or a name that was given as --host",
             )  # fmt: skip
+        if not _is_text(request.scope):
+            return _refused(
+                request, HTTPStatus.BAD_REQUEST, "request-malformed", "path and query must be UTF-8 or percent-encoded"
+            )
         changes = request.method not in SAFE_METHODS
         if changes and not same_origin(request):
             return _refused(
@@ -82,7 +88,7 @@ class Guard:
             )  # fmt: skip
         path = _path(request)
         if path in OPEN_PATHS or path.startswith(OPEN_FOLDER):
-            return None
+            return _malformed_host(request)
         caller = await self._access.caller(request)
         if caller is None:
             return self._unknown(request, path)
@@ -92,12 +98,13 @@ class Guard:
                 f"the role of {caller.name} is view; this takes a token whose role is operate",
             )  # fmt: skip
         set_caller(request, caller)
-        return None
+        return _malformed_host(request)
 
     def _unknown(self, request: Request, path: str) -> Response:
         wants_page = request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
         if wants_page and self._access.tokens and not path.startswith(_FOR_PROGRAMS):
-            wanted = f"{path}?{request.url.query}" if request.url.query else path
+            query = request.scope["query_string"].decode("utf-8")
+            wanted = f"{path}?{query}" if query else path
             return RedirectResponse(f"{root_of(request)}/login?next={quote(wanted, safe='')}", HTTPStatus.SEE_OTHER)
         refusal = _refused(
             request, HTTPStatus.UNAUTHORIZED, "unauthorized", "send a token: Authorization: Bearer TOKEN"
@@ -128,6 +135,24 @@ def root_of(request: HTTPConnection) -> str:
     # As the guard found it: inside of the service, the root path has the mounts of its own in it.
     root: str = request.scope[_ROOT]
     return root
+
+
+def _is_text(scope: Scope) -> bool:
+    try:
+        scope["path"].encode("utf-8")
+        scope["query_string"].decode("utf-8")
+    except UnicodeError:
+        return False
+    return True
+
+
+def _malformed_host(request: Request) -> Response | None:
+    # Asked last: a caller who may not come in learns no more than that.
+    try:
+        origin_of(request.scope)
+    except InvalidInput as error:
+        return _refused(request, HTTPStatus.BAD_REQUEST, "request-malformed", str(error))
+    return None
 
 
 def _path(request: Request) -> str:

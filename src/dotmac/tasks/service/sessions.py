@@ -30,6 +30,7 @@ class Sessions:
 
     def begin(self, request: Request, response: Response, token: Token) -> None:
         """Set the cookie that stands for the token from now on."""
+        forwarded = request.headers.get("x-forwarded-proto", "")
         claim = f"{quote(token.caller.name, safe='')}.{int(time.time()) + LIFETIME}"
         response.set_cookie(
             COOKIE,
@@ -37,7 +38,7 @@ class Sessions:
             max_age=LIFETIME,
             httponly=True,
             samesite="strict",
-            secure="https" in (request.url.scheme, request.headers.get("x-forwarded-proto")),
+            secure="https" in (request.scope.get("scheme"), forwarded.partition(",")[0].strip().lower()),
         )
 
     @staticmethod

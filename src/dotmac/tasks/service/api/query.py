@@ -31,12 +31,14 @@ class Query:
 
     def __init__(self, request: Request, known: Collection[str]) -> None:
         self._values = dict(request.query_params)
+        given: set[str] = set()
         for name, _ in request.query_params.multi_items():
             if name not in known:
                 allowed = f"there are: {', '.join(known)}" if known else "there are none here"
                 raise InvalidInput(name, f"there is no such query parameter; {allowed}")
-            if len(request.query_params.getlist(name)) > 1:
+            if name in given:
                 raise InvalidInput(name, "must be given once")
+            given.add(name)
 
     def text(self, name: str) -> str | None:
         """The parameter, or None."""

@@ -33,7 +33,7 @@ def guarded(handler: Handler) -> Handler:
         except DotmacTasksError as error:
             problem = problem_of(error)
             if problem is None:
-                _log.exception("%s %s failed", request.method, request.url.path)
+                _log.exception("%s %s failed", request.method, request.scope["path"])
                 problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", "the log of the service has more")
             return problem.response()
 

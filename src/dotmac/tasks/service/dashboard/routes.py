@@ -30,7 +30,7 @@ def dashboard_routes(site: Site) -> list[BaseRoute]:
     pages, operations, guarded = Pages(site), Operations(site), site.guarded
 
     async def nothing(request: Request) -> Response:
-        return site.error(request, HTTPStatus.NOT_FOUND, f"There is no page {request.url.path}.")
+        return site.error(request, HTTPStatus.NOT_FOUND, f"There is no page {request.scope['path']}.")
 
     async def action(request: Request) -> Response:
         if request.path_params["action"] not in BY_NAME:
