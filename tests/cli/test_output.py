@@ -96,11 +96,10 @@ def test_the_list_of_sagas_keeps_its_ids(monkeypatch: pytest.MonkeyPatch) -> Non
     assert SAGA_ID in run("sagas", "list").stdout
 
 
-def test_a_step_that_failed_is_not_called_parked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_saga_is_called_by_its_status(capsys: pytest.CaptureFixture[str]) -> None:
     step = SagaStep("ship", "ship", {}, status=OperationStatus.FAILED, compensation_status=OperationStatus.FAILED)
     at = datetime(2026, 11, 1, tzinfo=UTC)
     print_saga(SagaWorkflow("id", "acme", "order", [step], status=OperationStatus.FAILED, created_at=at, updated_at=at))
     head, _, row = capsys.readouterr().out.partition("result or error")
-    assert "parked" in head
+    assert "status   failed" in head
     assert row.count("failed") == 2
-    assert "parked" not in row

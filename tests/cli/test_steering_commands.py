@@ -101,10 +101,22 @@ def test_lists_are_whole_where_nobody_looks(shell: Shell) -> None:
     assert "no sagas" in shell.run("sagas", "list", "--tenant", "lists", "--type", "nothing").stdout
 
 
+def test_values_of_secret_fields_are_shown_only_where_they_are_asked_for(shell: Shell) -> None:
+    step = {**CHARGE, "parameters": {"card_token": "tok-4711", "cents": 5}}
+    saga_id = shell.start(step, options=("--wait",))["saga_id"]
+    for words in (("show", saga_id, "--history"), ("watch", saga_id)):
+        for json_or_not in ((), ("--json",)):
+            told = shell.run("sagas", *words, *json_or_not).stdout
+            assert "tok-4711" not in told
+    assert "tok-4711" in shell.run("sagas", "show", saga_id, "--history", "--reveal", "--json").stdout
+    assert "cents" in shell.run("sagas", "show", saga_id, "--history", "--json").stdout
+
+
 def test_parked_sagas_are_retried_all_at_once(shell: Shell) -> None:
     carrier = shell.folder / "carrier"
     parked = {shell.park(carrier, "retries") for _ in range(2)}
-    listed = shell.json("sagas", "list", "--parked", "--tenant", "retries")["sagas"]
+    listed = shell.json("sagas", "list", "--status", "parked", "--tenant", "retries")["sagas"]
+    assert listed == shell.json("sagas", "list", "--failed", "--tenant", "retries")["sagas"]
     assert {saga["saga_id"] for saga in listed} == parked
     first = parked.pop()
     assert "open: step 'Ship'" in shell.run("sagas", "show", first).stdout
@@ -209,10 +221,10 @@ def test_a_lock_is_shown_with_those_who_wait_for_it(shell: Shell) -> None:
         (("sagas", "watch", "nothing"), "there is no saga 'nothing'"),
         (("sagas", "start", "/nothing.json"), "/nothing.json: No such file"),
         (("sagas", "start", "-"), "body: is no JSON"),
-        (("sagas", "list", "--parked", "--status", "completed"), "--parked: parked sagas have the status failed"),
+        (("sagas", "list", "--parked", "--status", "completed"), "--failed: contradicts --status completed"),
         (("sagas", "list", "--status", "unknown"), "status: there is no status 'unknown' of sagas; there are: pending"),
-        (("sagas", "retry"), "SAGA_ID: name sagas, or give --parked"),
-        (("sagas", "retry", "x", "--parked"), "SAGA_ID: name sagas, or give --parked"),
+        (("sagas", "retry"), "SAGA_ID: name sagas, or give --failed"),
+        (("sagas", "retry", "x", "--parked"), "SAGA_ID: name sagas, or give --failed"),
         (("keys", "nothing"), "there is no record of this key"),
         (("workers", "--redis", "http://nowhere"), "redis_url"),
     ],

@@ -107,7 +107,7 @@ async def test_pages_have_words_for_nothing(empty: Stage) -> None:
 
 async def test_the_overview_tells_what_needs_attention(full: Stage) -> None:
     page = await full.get("/")
-    assert "<strong>2 parked.</strong>" in page
+    assert "<strong>2 failed.</strong>" in page
     assert full.ids["parked"] in page
     uninstall = full.site.activity.install()
     await (
@@ -120,7 +120,7 @@ async def test_the_overview_tells_what_needs_attention(full: Stage) -> None:
 async def test_a_list_is_filtered_and_has_pages(full: Stage) -> None:
     parked = await full.get("/sagas?status=failed")
     assert (full.ids["parked"] in parked, full.ids["completed"] in parked) == (True, False)
-    assert '<option value="failed" selected>parked</option>' in parked
+    assert '<option value="failed" selected>failed</option>' in parked
     for _ in range(60):
         await full.manager.create_saga_workflow("pager", "many", [{"name": "a", "operation": "do"}])
     first = await full.get("/sagas?tenant_id=pager")

@@ -36,10 +36,17 @@ async def test_sagas_are_counted_by_status(manager: BackgroundOperationsManager)
     assert OperationStatus.UNKNOWN not in counts
 
 
-@pytest.mark.parametrize("status", ["unknown", "parked", ""])  # the first is one of steps
+@pytest.mark.parametrize("status", ["unknown", "lost", ""])  # the first is one of steps
 async def test_a_status_that_no_saga_can_have_is_refused(manager: BackgroundOperationsManager, status: str) -> None:
     with pytest.raises(InvalidInput, match="status: there is no status"):
         await manager.list_sagas(status=status)
+
+
+async def test_parked_is_accepted_for_failed(manager: BackgroundOperationsManager) -> None:
+    handle = await manager.start_saga(tenant_id="t", workflow_type="w", steps=[step("a")])
+    await handle.result()
+    assert (await manager.list_sagas(status="parked")).sagas == (await manager.list_sagas(status="failed")).sagas == []
+    assert OperationStatus("parked") is OperationStatus.FAILED
 
 
 async def test_workers_are_told_alive_or_lost(autojump_clock: MockClock) -> None:

@@ -16,9 +16,10 @@ from dotmac.tasks import InvalidInput
 from dotmac.tasks.service.access import Access, access_for
 from dotmac.tasks.service.callers import Caller, Role
 from dotmac.tasks.service.guard import SECURITY_HEADERS
+from dotmac.tasks.service.redaction import HIDDEN
 from dotmac.tasks.service.sessions import COOKIE
 from dotmac.tasks.service.tokens import Tokens
-from service.house import HERE, OPERATOR, VIEWER, House, bearer, guarded_access, house, problem, saga, tokens
+from service.house import HERE, OPERATOR, VIEWER, House, bearer, guarded_access, house, problem, saga, step, tokens
 
 PAGE = {"Accept": "text/html"}
 
@@ -101,6 +102,21 @@ async def test_the_host_that_is_named_opens_no_path(host: str, monkeypatch: pyte
     monkeypatch.setattr(HTTPConnection, "url", property(lambda self: URL(f"http://{host}{self.scope['path']}")))
     async with house(access_for(["0.0.0.0:80"], tokens=tokens())) as service:
         problem(await service.client.get("/v1/sagas", headers={"Host": host}), 401, "unauthorized")
+
+
+async def test_a_viewer_gets_no_values_of_secret_fields_in_any_answer() -> None:
+    async with house(guarded_access()) as at_home:
+        at_home.client.headers.update(bearer(OPERATOR))
+        saga_id = await at_home.run(step("a", result={"card_token": "tok-4711", "note": "visible"}))
+        ask: dict[str, Any] = {"tenant_id": "acme", "operation_type": "do"}
+        await at_home.manager.run_idempotent(**ask, parameters={"result": {"password": "tok-4711"}}, key="k-2")
+        shown = [f"/v1/sagas/{saga_id}", f"/v1/sagas/{saga_id}/history", f"/v1/sagas/{saga_id}/events"]
+        for address in (*shown, "/v1/operations/k-2?tenant_id=acme"):
+            assert "tok-4711" in (await at_home.client.get(address)).text, address
+            seen = (await at_home.client.get(address, headers=bearer(VIEWER))).text
+            assert "tok-4711" not in seen, address
+            assert HIDDEN in seen, address
+        assert "visible" in (await at_home.client.get(shown[0], headers=bearer(VIEWER))).text
 
 
 async def test_who_views_changes_nothing() -> None:

@@ -16,7 +16,7 @@ class OperationStatus(StrEnum):
 
     Sagas: ``pending → in_progress → completed``, or ``in_progress → compensating → compensated`` (everything
     undone) or ``failed`` (parked: an operator decides). Idempotency keys use the first three and ``failed``.
-    ``unknown`` is for steps only: the step may or may not have happened.
+    ``unknown`` is for steps only: the step may or may not have happened. ``parked`` is accepted for ``failed``.
 
     Attributes:
         is_final: Whether nothing more happens by itself (``failed`` can still be retried by an operator).
@@ -34,6 +34,10 @@ class OperationStatus(StrEnum):
 
     def __init__(self, value: str) -> None:
         self.is_final = value in {"completed", "compensated", "failed"}
+
+    @classmethod
+    def _missing_(cls, value: object) -> OperationStatus | None:
+        return cls.FAILED if value == "parked" else None
 
 
 class StepKind(StrEnum):

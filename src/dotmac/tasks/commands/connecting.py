@@ -31,6 +31,7 @@ Prefix = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="The namespace, if the application names one.", show_default=False),
 ]
+Reveal = Annotated[bool, typer.Option("--reveal", help="Show values of fields such as token, password or card, too.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document instead of tables.")]
 
 

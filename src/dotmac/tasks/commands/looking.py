@@ -15,8 +15,8 @@ from ..manager import BackgroundOperationsManager
 from ..models import Finding, IdempotencyKey, LockInfo, OperationStatus, Verdict, WorkerInfo
 from ..service.exits import DRAINED, FAILED
 from ..service.plain import plain
-from .connecting import Json, Link, Prefix, Redis
-from .output import age, clock, console, print_json, print_table, short_json, shown, until
+from .connecting import Json, Link, Prefix, Redis, Reveal
+from .output import age, clock, console, hidden, print_json, print_table, short_json, shown, until
 
 _VERDICTS = {
     Verdict.OK: ("ok", "green"),
@@ -85,6 +85,7 @@ def keys(  # noqa: PLR0913, PLR0917 - options of a command line
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
     cursor: Annotated[str | None, typer.Option(help="Of the page before.", show_default=False)] = None,
+    reveal: Reveal = False,
     redis: Redis = None,
     prefix: Prefix = None,
     as_json: Json = False,
@@ -94,7 +95,7 @@ def keys(  # noqa: PLR0913, PLR0917 - options of a command line
     if key is None:
         _list_keys(link.ask(lambda manager: _page_of_keys(manager, tenant, limit, cursor)), as_json=as_json)
     else:
-        _show_key(link, key, tenant, as_json=as_json)
+        _show_key(link, key, tenant, reveal=reveal, as_json=as_json)
 
 
 async def _page_of_keys(
@@ -123,14 +124,14 @@ def _list_keys(page: IdempotencyKeyList, *, as_json: bool) -> None:
         console().print(Text(plain(f"there are more: --cursor {page.cursor}"), "dim"))
 
 
-def _show_key(link: Link, key: str, tenant: str | None, *, as_json: bool) -> None:
+def _show_key(link: Link, key: str, tenant: str | None, *, reveal: bool, as_json: bool) -> None:
     async def work(manager: BackgroundOperationsManager) -> IdempotencyKey:
         record = await manager.check_idempotency(key, tenant_id=tenant)
         if record is None:
             raise IdempotencyKeyNotFound("there is no record of this key, or its time to live is over")
         return record
 
-    record = link.ask(work)
+    record = hidden(link.ask(work), reveal=reveal)
     if as_json:
         print_json(record)
         return

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from rich.box import SIMPLE_HEAD
@@ -17,6 +17,9 @@ from rich.text import Text
 
 from ..models import OperationStatus
 from ..service.plain import plain
+from ..service.redaction import Redaction
+
+Model = TypeVar("Model")
 
 _WIDE = 200  # columns where nobody looks: what is piped on must not be cut
 _LONGEST = 300  # characters of a value that are shown
@@ -76,6 +79,11 @@ def shown(sign: str, instead: str) -> str:
     return sign if _can_show(sign) else instead
 
 
+def hidden(model: Model, *, reveal: bool) -> Model:
+    """The model with the values of `DEFAULT_FIELDS` hidden, at any depth, unless they shall be revealed."""
+    return model if reveal else msgspec.convert(Redaction().of_model(model), type(model))
+
+
 def short_json(value: object) -> str:
     """A value as JSON on one line, cut where it is long."""
     text = plain(msgspec.json.encode(value).decode())
@@ -83,15 +91,9 @@ def short_json(value: object) -> str:
 
 
 def status(value: OperationStatus | None) -> Text:
-    """The status of a saga in its colour."""
+    """The status of a saga or a step in its colour."""
     if value is None:
         return Text("")
-    name = "parked" if value is OperationStatus.FAILED else str(value)
-    return Text(name.replace("_", " "), style=_COLOURS[value])
-
-
-def step_status(value: OperationStatus) -> Text:
-    """The same of a step, which fails where its saga is parked."""
     return Text(str(value).replace("_", " "), style=_COLOURS[value])
 
 

@@ -8,7 +8,7 @@ from rich.text import Text
 from ..manager import BackgroundOperationsManager
 from ..models import OperationStatus, SagaHistoryEntry, SagaOutcome, SagaStep, SagaWorkflow
 from ..service.plain import plain
-from .output import clock, console, print_table, short_json, shown, status, step_status
+from .output import clock, console, hidden, print_table, short_json, shown, status
 
 _LOOK_EVERY = 0.5  # seconds
 _TONES = {"completed": "green", "failed": "red", "exhausted": "red", "parked": "bold red", "adopted": "yellow"}
@@ -67,24 +67,24 @@ def print_outcome(outcome: SagaOutcome) -> None:
     console().print(told)
 
 
-async def follow(manager: BackgroundOperationsManager, saga_id: str, *, quiet: bool) -> SagaOutcome:
+async def follow(manager: BackgroundOperationsManager, saga_id: str, *, quiet: bool, reveal: bool) -> SagaOutcome:
     """Wait for the saga's end, and print its history as it comes unless it shall be quiet."""
     if quiet:
-        return await manager.saga_handle(saga_id).result()
+        return hidden(await manager.saga_handle(saga_id).result(), reveal=reveal)
     seen = 0
     while True:
         # In this order: what the history does not have yet cannot have ended the saga.
         ended = (await manager.saga_handle(saga_id).status()).is_final
         history = await manager.get_saga_history(saga_id)
-        print_history(history[seen:])
+        print_history([hidden(entry, reveal=reveal) for entry in history[seen:]])
         seen = max(seen, len(history))
         if ended:
-            return await manager.saga_handle(saga_id).result()
+            return hidden(await manager.saga_handle(saga_id).result(), reveal=reveal)
         await trio.sleep(_LOOK_EVERY)
 
 
 def _step_row(step: SagaStep) -> list[object]:
-    undone = Text("") if step.compensation_status is None else step_status(step.compensation_status)
+    undone = Text("") if step.compensation_status is None else status(step.compensation_status)
     if step.compensation_attempts:
         undone.append(f" {shown('×', 'x')}{step.compensation_attempts}")
     told = step.compensation_error or step.error
@@ -92,5 +92,5 @@ def _step_row(step: SagaStep) -> list[object]:
         told = short_json(step.result)
     waits = "" if step.next_attempt_at is None else f"next attempt at {clock(step.next_attempt_at)}; "
     return [
-        step.name, step.operation, step.kind, step_status(step.status), step.attempts, undone, f"{waits}{told or ''}"
+        step.name, step.operation, step.kind, status(step.status), step.attempts, undone, f"{waits}{told or ''}"
     ]  # fmt: skip

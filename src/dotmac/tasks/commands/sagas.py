@@ -18,8 +18,8 @@ from ..service.api.bodies import parse_body, saga_fields
 from ..service.api.documents import SagaInput
 from ..service.exits import FAILED
 from ..storage.records import SAGA_STATUSES
-from .connecting import Json, Link, Prefix, Redis, fail
-from .output import age, console, print_json, print_table, status
+from .connecting import Json, Link, Prefix, Redis, Reveal, fail
+from .output import age, console, hidden, print_json, print_table, status
 from .saga_view import follow, print_history, print_outcome, print_saga
 from .steering import all_parked, steer
 
@@ -43,7 +43,9 @@ def list_sagas(  # noqa: PLR0913, PLR0917 - options of a command line
         typer.Option("--status", help=f"Only with this status: {', '.join(SAGA_STATUSES)}.", show_default=False),
     ] = None,
     workflow_type: Type = None,
-    parked: Annotated[bool, typer.Option("--parked", help="Only those that wait for an operator.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", "--parked", help="Only those that wait for an operator: --status failed.")
+    ] = False,
     after: Time = None,
     before: Time = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
@@ -53,13 +55,13 @@ def list_sagas(  # noqa: PLR0913, PLR0917 - options of a command line
     as_json: Json = False,
 ) -> None:
     """List sagas, newest first."""
-    if parked and wanted not in (None, OperationStatus.FAILED):
-        fail(InvalidInput("--parked", "parked sagas have the status failed"))
+    if failed and wanted not in (None, OperationStatus.FAILED, "parked"):
+        fail(InvalidInput("--failed", f"contradicts --status {wanted}"))
 
     async def work(manager: BackgroundOperationsManager) -> SagaList:
         return await manager.list_sagas(
             tenant,
-            OperationStatus.FAILED if parked else wanted,
+            OperationStatus.FAILED if failed else wanted,
             workflow_type,
             limit,
             cursor,
@@ -81,6 +83,7 @@ def list_sagas(  # noqa: PLR0913, PLR0917 - options of a command line
 def show(
     saga_id: SagaId,
     history: Annotated[bool, typer.Option("--history", help="With everything that happened to it.")] = False,
+    reveal: Reveal = False,
     redis: Redis = None,
     prefix: Prefix = None,
     as_json: Json = False,
@@ -88,8 +91,9 @@ def show(
     """Show one saga: its steps, and what an operator has to see to."""
 
     async def work(manager: BackgroundOperationsManager) -> None:
-        saga = await manager.get_saga(saga_id)
-        entries = await manager.get_saga_history(saga_id) if history else None
+        saga = hidden(await manager.get_saga(saga_id), reveal=reveal)
+        past = await manager.get_saga_history(saga_id) if history else None
+        entries = None if past is None else [hidden(entry, reveal=reveal) for entry in past]
         if as_json:
             print_json(saga if entries is None else {"saga": saga, "history": entries})
             return
@@ -101,22 +105,25 @@ def show(
 
 
 @app.command()
-def watch(saga_id: SagaId, redis: Redis = None, prefix: Prefix = None, as_json: Json = False) -> None:
+def watch(
+    saga_id: SagaId, reveal: Reveal = False, redis: Redis = None, prefix: Prefix = None, as_json: Json = False
+) -> None:
     """Follow a saga until it ends. Exit code 1 if it did not complete."""
 
     async def work(manager: BackgroundOperationsManager) -> SagaOutcome:
-        return await follow(manager, saga_id, quiet=as_json)
+        return await follow(manager, saga_id, quiet=as_json, reveal=reveal)
 
     _end(Link(redis, prefix).ask(work), as_json=as_json)
 
 
 @app.command()
-def start(
+def start(  # noqa: PLR0913, PLR0917 - options of a command line
     file: Annotated[Path, typer.Argument(help="JSON as POST /v1/sagas takes it; - reads standard input.")],
     key: Annotated[
         str | None, typer.Option(help="Idempotency key: the same one starts it once.", show_default=False)
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow it until it ends.")] = False,
+    reveal: Reveal = False,
     redis: Redis = None,
     prefix: Prefix = None,
     as_json: Json = False,
@@ -133,7 +140,7 @@ def start(
         handle = await manager.start_saga(**saga_fields(given), idempotency_key=key)
         if not wait:
             return handle.saga_id
-        return await follow(manager, handle.saga_id, quiet=as_json)
+        return await follow(manager, handle.saga_id, quiet=as_json, reveal=reveal)
 
     told = Link(redis, prefix).ask(work)
     if isinstance(told, SagaOutcome):
@@ -159,7 +166,9 @@ def cancel(
 @app.command()
 def retry(  # noqa: PLR0913, PLR0917 - options of a command line
     saga_ids: SagaIds = None,
-    parked: Annotated[bool, typer.Option("--parked", help="All that are parked, of --tenant and --type.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", "--parked", help="All that failed, of --tenant and --type.")
+    ] = False,
     tenant: Tenant = None,
     workflow_type: Type = None,
     from_step: Annotated[
@@ -171,9 +180,9 @@ def retry(  # noqa: PLR0913, PLR0917 - options of a command line
     prefix: Prefix = None,
     as_json: Json = False,
 ) -> None:
-    """Let parked sagas go on from where they failed, after the cause was mended."""
-    if bool(saga_ids) == parked or ((tenant or workflow_type) and not parked):
-        fail(InvalidInput("SAGA_ID", "name sagas, or give --parked (with --tenant or --type, if need be)"))
+    """Let failed sagas go on from where they failed, after the cause was mended."""
+    if bool(saga_ids) == failed or ((tenant or workflow_type) and not failed):
+        fail(InvalidInput("SAGA_ID", "name sagas, or give --failed (with --tenant or --type, if need be)"))
     link = Link(redis, prefix)
     wanted = saga_ids or link.ask(lambda manager: all_parked(manager, tenant, workflow_type))
     steer(link, partial(audit.retry, from_step=from_step), wanted, reason, as_json=as_json)

@@ -172,10 +172,7 @@ class SagaMethods(Hosted):
         """
         check_texts(tenant_id=tenant_id, workflow_type=workflow_type)
         check_saga_cursor(cursor)
-        if status is not None and status not in SAGA_STATUSES:
-            known = ", ".join(SAGA_STATUSES)
-            raise InvalidInput("status", f"there is no status {status!r} of sagas; there are: {known}")
-        wanted = None if status is None else OperationStatus(status)
+        wanted = None if status is None else _saga_status(status)
         times = (_seconds("created_after", created_after), _seconds("created_before", created_before))
         where = SagaFilter(tenant_id, wanted, workflow_type, *times)
         return await self._hosted().sagas.list(where, limit, cursor)
@@ -230,6 +227,17 @@ class SagaMethods(Hosted):
         handle = self.saga_handle(saga_id)
         await handle.cancel(reason)
         return handle
+
+
+def _saga_status(text: str) -> OperationStatus:
+    try:
+        status = OperationStatus(text)
+    except ValueError:
+        status = None
+    if status not in SAGA_STATUSES:
+        known = ", ".join(SAGA_STATUSES)
+        raise InvalidInput("status", f"there is no status {text!r} of sagas; there are: {known}")
+    return status
 
 
 def _seconds(field: str, at: datetime | None) -> float | None:

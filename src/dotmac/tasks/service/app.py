@@ -25,6 +25,7 @@ from .feed import Feed
 from .guard import Guard
 from .login import LoginPage, login_routes, plain_login_page
 from .problems import Problem, not_found
+from .redaction import Redaction
 from .unread import ReadFirst
 
 _log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def create_app(
     manager: BackgroundOperationsManager,
     *,
     access: Access | None = None,
+    redaction: Redaction | None = None,
     pages: Sequence[BaseRoute] = (),
     login_page: LoginPage = plain_login_page,
     listeners: Sequence[Listener] = (),
@@ -52,6 +54,7 @@ def create_app(
     Args:
         manager: What is looked at and operated.
         access: Who may do what; None: everybody on this machine, nobody else.
+        redaction: Hides values from callers who may only view; None: those of `DEFAULT_FIELDS`.
         pages: Routes of a dashboard, answering what the API does not.
         login_page: Shows the form for signing in.
         listeners: What else listens to the metrics hooks while the application's lifespan lasts.
@@ -64,7 +67,7 @@ def create_app(
     everybody: list[Listener] = [feed, metrics, *listeners]
     closing = trio.Event()
     routes: list[BaseRoute] = [
-        *api_routes(manager, feed, closing, metrics),
+        *api_routes(manager, feed, closing, metrics, redaction or Redaction()),
         *login_routes(access, login_page),
         *pages,
     ]

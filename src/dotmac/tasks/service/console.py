@@ -22,12 +22,15 @@ def create_console(
     Args:
         manager: What is looked at and operated.
         access: Who may do what.
-        redaction: Hides values on the pages; None: those of `DEFAULT_FIELDS`.
+        redaction: Hides values on the pages, and in the API from callers who may only view; None: those of
+            `DEFAULT_FIELDS`.
     """
-    site = Site(manager, visitor_of, redaction or Redaction(), streams=True)
+    redaction = redaction or Redaction()
+    site = Site(manager, visitor_of, redaction, streams=True)
     return create_app(
         manager,
         access=access,
+        redaction=redaction,
         pages=dashboard_routes(site),
         login_page=login_page(site),
         listeners=[site.activity],

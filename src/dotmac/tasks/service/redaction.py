@@ -1,10 +1,12 @@
-"""Hides values that people who look at a saga must not see: by the names of the fields that hold them."""
+"""Hides values by the names of the fields that hold them: on pages, in terminals, and from view-only callers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from typing import Any
+
+import msgspec
 
 HIDDEN = "••••••"
 """What stands for a value that is hidden."""
@@ -42,6 +44,10 @@ class Redaction:
         if isinstance(value, list | tuple):
             return [self._copy(item, literal=literal) for item in value]
         return value
+
+    def of_model(self, model: Any) -> Any:
+        """The same of a dataclass or struct, as the JSON that it is sent as."""
+        return self(msgspec.to_builtins(model))
 
     def _field(self, name: Any, value: Any, *, literal: bool) -> Any:
         hides = any(word in _plain(str(name)) for word in self._words)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from typing import Any
 
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ...manager import BackgroundOperationsManager
-from ...models import OperationStatus
+from ...models import OperationStatus, SagaHistoryEntry
 from ..feed import Feed
+from ..redaction import Redaction
 from .query import Query
+from .replies import as_seen_by
 from .streams import Channel, EventStream
 
 _LOOK_EVERY = 1.0  # seconds between two looks at a saga that may run in another process
 _KEEP_ALIVE = 15.0
 _COUNT_EVERY = 2.0
 Wait = Callable[[float], Awaitable[None]]
+Show = Callable[[SagaHistoryEntry], Any]
 _OVER = frozenset({OperationStatus.COMPLETED, OperationStatus.COMPENSATED})
 
 
@@ -29,12 +33,16 @@ class Events:
         manager: Whose sagas.
         feed: What happens in this process.
         closing: Set when the service stops.
+        redaction: Hides values from callers who may only view.
     """
 
-    def __init__(self, manager: BackgroundOperationsManager, feed: Feed, closing: trio.Event) -> None:
+    def __init__(
+        self, manager: BackgroundOperationsManager, feed: Feed, closing: trio.Event, redaction: Redaction
+    ) -> None:
         self._manager = manager
         self._feed = feed
         self._closing = closing
+        self._redaction = redaction
 
     async def of_saga(self, request: Request) -> Response:
         """The saga's history, entry by entry, then each new one; it ends with the saga, but not when it is parked."""
@@ -47,7 +55,9 @@ class Events:
 
         async def write(channel: Channel) -> None:
             with self._feed.listening_to(saga_id) as news:
-                await self._follow(saga_id, seen, channel, news)
+                await self._follow(
+                    saga_id, seen, channel, news, lambda entry: as_seen_by(request, entry, self._redaction)
+                )
 
         return EventStream(write, self._closing)
 
@@ -62,14 +72,14 @@ class Events:
 
         return EventStream(write, self._closing)
 
-    async def _follow(self, saga_id: str, seen: int, channel: Channel, news: Wait) -> None:
+    async def _follow(self, saga_id: str, seen: int, channel: Channel, news: Wait, show: Show) -> None:
         idle = trio.current_time()
         while True:
             # In this order: what the history does not have yet cannot have ended the saga.
             status = await self._manager.saga_handle(saga_id).status()
             history = await self._manager.get_saga_history(saga_id)
             for number, entry in enumerate(history[seen:], seen + 1):
-                await channel.event(entry.event, entry, str(number))
+                await channel.event(entry.event, show(entry), str(number))
                 idle = trio.current_time()
             seen = max(seen, len(history))
             if status in _OVER:

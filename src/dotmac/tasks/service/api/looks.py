@@ -15,9 +15,10 @@ from ...errors import EnvironmentFault, IdempotencyKeyNotFound, NotStarted
 from ...manager import BackgroundOperationsManager
 from ...observability.prometheus import CONTENT_TYPE, PrometheusMetrics
 from ..problems import RETRY_AFTER
+from ..redaction import Redaction
 from .documents import Liveness, Locks, Operation, Readiness, StorageState, Workers
 from .query import Query
-from .replies import json_reply
+from .replies import as_seen_by, json_reply
 
 DEFAULT_LOCKS, MOST_LOCKS = 100, 1000
 DEFAULT_KEYS, MOST_KEYS = 100, 1000
@@ -33,12 +34,20 @@ class Looks:
         manager: Whose storage is looked at.
         closing: Set when this process takes no more work.
         metrics: What ``/metrics`` shows.
+        redaction: Hides values from callers who may only view.
     """
 
-    def __init__(self, manager: BackgroundOperationsManager, closing: trio.Event, metrics: PrometheusMetrics) -> None:
+    def __init__(
+        self,
+        manager: BackgroundOperationsManager,
+        closing: trio.Event,
+        metrics: PrometheusMetrics,
+        redaction: Redaction,
+    ) -> None:
         self._manager = manager
         self._closing = closing
         self._metrics = metrics
+        self._redaction = redaction
 
     async def locks(self, request: Request) -> Response:
         """Locks that are held."""
@@ -68,7 +77,7 @@ class Looks:
         record = await self._manager.check_idempotency(request.path_params["key"], tenant_id=tenant_id)
         if record is None:
             raise IdempotencyKeyNotFound("there is no record of this key, or its time to live is over")
-        return json_reply(Operation(record))
+        return json_reply(as_seen_by(request, Operation(record), self._redaction))
 
     async def live(self, request: Request) -> Response:
         """This process answers; nothing else is looked at."""

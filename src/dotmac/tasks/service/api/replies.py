@@ -12,7 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...errors import DotmacTasksError
+from ..callers import caller_of
 from ..problems import Problem, problem_of
+from ..redaction import Redaction
 
 Handler = Callable[[Request], Awaitable[Response]]
 encode_model = msgspec.json.Encoder().encode
@@ -22,6 +24,12 @@ _log = logging.getLogger(__name__)
 def json_reply(value: Any, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None) -> Response:
     """A response with this value as JSON."""
     return Response(encode_model(value), status, headers, "application/json")
+
+
+def as_seen_by(request: Request, model: Any, redaction: Redaction) -> Any:
+    """A model with parameters, results or details in it, redacted for a caller who may only view."""
+    caller = caller_of(request)
+    return model if caller is not None and caller.may_operate else redaction.of_model(model)
 
 
 def guarded(handler: Handler) -> Handler:

@@ -15,6 +15,7 @@ from ...manager import BackgroundOperationsManager
 from ...models import SagaList, SagaWorkflow
 from ...observability.prometheus import PrometheusMetrics
 from ..feed import Feed
+from ..redaction import Redaction
 from .documents import (
     History,
     Liveness,
@@ -46,7 +47,11 @@ def _whole(default: int, most: int) -> dict[str, Any]:
 
 
 def api_routes(
-    manager: BackgroundOperationsManager, feed: Feed, closing: trio.Event, metrics: PrometheusMetrics
+    manager: BackgroundOperationsManager,
+    feed: Feed,
+    closing: trio.Event,
+    metrics: PrometheusMetrics,
+    redaction: Redaction,
 ) -> list[BaseRoute]:
     """All routes of the API.
 
@@ -55,8 +60,9 @@ def api_routes(
         feed: What happens in this process.
         closing: Set when the service stops.
         metrics: What ``/metrics`` shows.
+        redaction: Hides values from callers who may only view.
     """
-    found = _endpoints(manager, feed, closing, metrics)
+    found = _endpoints(manager, feed, closing, metrics, redaction)
     document = make_document(list(found))
 
     async def openapi(_request: Request) -> Response:
@@ -90,9 +96,14 @@ def _by_method(handlers: dict[str, Handler]) -> Handler:
 
 
 def _endpoints(
-    manager: BackgroundOperationsManager, feed: Feed, closing: trio.Event, metrics: PrometheusMetrics
+    manager: BackgroundOperationsManager,
+    feed: Feed,
+    closing: trio.Event,
+    metrics: PrometheusMetrics,
+    redaction: Redaction,
 ) -> dict[Endpoint, Handler]:
-    sagas, looks, events = Sagas(manager), Looks(manager, closing, metrics), Events(manager, feed, closing)
+    sagas, looks = Sagas(manager, redaction), Looks(manager, closing, metrics, redaction)
+    events = Events(manager, feed, closing, redaction)
     filters = {
         "tenant_id": _TEXT,
         "status": {"type": "string", "enum": _STATUSES},

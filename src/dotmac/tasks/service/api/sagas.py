@@ -16,10 +16,11 @@ from ...models import OperationStatus
 from .. import audit
 from ..callers import caller_of
 from ..guard import root_of
+from ..redaction import Redaction
 from .bodies import saga_fields
 from .documents import History, Retrying, SagaInput, StartedSaga, SteeredSaga, Steering
 from .query import Query, read_json
-from .replies import json_reply
+from .replies import as_seen_by, json_reply
 
 AnySteering = TypeVar("AnySteering", bound=Steering)
 FILTERS = ("tenant_id", "status", "workflow_type", "parked", "created_after", "created_before", "limit", "cursor")
@@ -31,10 +32,16 @@ _SPARE = 65_536  # bytes of a body beyond what a saga's definition may have: bla
 
 
 class Sagas:
-    """Handlers of ``/v1/sagas``."""
+    """Handlers of ``/v1/sagas``.
 
-    def __init__(self, manager: BackgroundOperationsManager) -> None:
+    Args:
+        manager: Whose sagas.
+        redaction: Hides values from callers who may only view.
+    """
+
+    def __init__(self, manager: BackgroundOperationsManager, redaction: Redaction) -> None:
         self._manager = manager
+        self._redaction = redaction
 
     async def start(self, request: Request) -> Response:
         """Start a saga; under a key that is known, give the one that was started."""
@@ -53,8 +60,8 @@ class Sagas:
         query = Query(request, FILTERS)
         status = query.text("status")
         if query.flag("parked"):
-            if status not in (None, OperationStatus.FAILED):
-                raise InvalidInput("parked", f"parked sagas have the status failed, not {status!r:.80}")
+            if status not in (None, OperationStatus.FAILED, "parked"):
+                raise InvalidInput("parked", f"failed sagas are parked; the status is {status!r:.80}")
             status = OperationStatus.FAILED
         page = await self._manager.list_sagas(
             query.text("tenant_id"),
@@ -70,12 +77,14 @@ class Sagas:
     async def show(self, request: Request) -> Response:
         """One saga."""
         Query(request, ())
-        return json_reply(await self._manager.get_saga(_saga_id(request)))
+        saga = await self._manager.get_saga(_saga_id(request))
+        return json_reply(as_seen_by(request, saga, self._redaction))
 
     async def history(self, request: Request) -> Response:
         """What happened to it."""
         Query(request, ())
-        return json_reply(History(await self._manager.get_saga_history(_saga_id(request))))
+        history = History(await self._manager.get_saga_history(_saga_id(request)))
+        return json_reply(as_seen_by(request, history, self._redaction))
 
     async def cancel(self, request: Request) -> Response:
         """Let it turn back."""

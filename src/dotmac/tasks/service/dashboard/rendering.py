@@ -80,7 +80,7 @@ def count(number: float) -> str:
 
 def words(name: str) -> str:
     """A status for people."""
-    return "parked" if name == OperationStatus.FAILED else str(name).replace("_", " ")
+    return str(name).replace("_", " ")
 
 
 def tone(status: str) -> str:
