@@ -23,6 +23,7 @@ def test_the_defaults_are_safe() -> None:
     assert DEFAULTS.on_exception == "record"
     assert DEFAULTS.on_crash == "unknown"
     assert DEFAULTS.on_storage_error == "pass"
+    assert DEFAULTS.on_invalid == "release"
     assert DEFAULTS.release_statuses == {401, 403, 429}  # nothing but: 5xx may have done something
 
 
@@ -67,6 +68,7 @@ def test_the_defaults_are_safe() -> None:
         ("release_statuses", b"abc"),
         ("on_exception", "raise"),
         ("on_crash", "retry"),
+        ("on_invalid", "drop"),
         ("on_storage_error", "fail"),
         ("saga_wait", -0.1),
         ("saga_location", "/sagas"),

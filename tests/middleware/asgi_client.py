@@ -84,6 +84,7 @@ class Client:
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
             "method": method,
+            "scheme": "http",
             "path": path,
             "root_path": "",
             "query_string": query.encode(),

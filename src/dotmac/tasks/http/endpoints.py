@@ -1,7 +1,7 @@
 """Looks ahead to the endpoint that an app's router will choose, because the middleware runs before the router does.
 
-It knows routers as Starlette and FastAPI have them: an app or mount with ``routes``, each of which has ``matches``.
-Where there is no such thing (a plain ASGI app), there is nothing to look ahead to.
+Routers of Starlette and FastAPI are known, also behind middleware that holds its inner app as ``app``. A plain ASGI app
+has no endpoint to look ahead to.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .asgi import Scope, route_path
+from .reach import probe, router_in
 
 _FULL = 2  # starlette.routing.Match.FULL: path and method fit
 
@@ -33,10 +34,14 @@ class Endpoint:
 UNKNOWN = Endpoint()
 
 
-def find_endpoint(scope: Scope) -> Endpoint:
-    """The endpoint that the router of ``scope["app"]`` will choose."""
-    routes = getattr(scope.get("app"), "routes", None)
-    return UNKNOWN if routes is None else _search(routes, dict(scope), "")
+def find_endpoint(scope: Scope, router: Any | None) -> Endpoint:
+    """The endpoint that a router will choose.
+
+    Args:
+        scope: Of the request.
+        router: The one that lies ahead; None: unknown.
+    """
+    return UNKNOWN if router is None else _search(router.routes, dict(scope), "")
 
 
 def _search(routes: Any, scope: dict[str, Any], prefix: str) -> Endpoint:
@@ -50,9 +55,10 @@ def _search(routes: Any, scope: dict[str, Any], prefix: str) -> Endpoint:
         if match.value != _FULL:
             continue
         template = prefix + getattr(route, "path", "")
-        inner = getattr(route, "routes", None)
-        if inner:
-            return _search(inner, {**scope, **child}, template)
+        inner = None if hasattr(route, "endpoint") else router_in(getattr(route, "app", None))
+        if inner is not None:  # of a mount or a host
+            probe(inner)
+            return _search(inner.routes, {**scope, **child}, template)
         return Endpoint(child.get("endpoint"), template or None, child.get("path_params", {}))
     return UNKNOWN
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .state import RequestState
 
 _PATIENCE = 5.0  # seconds that a client's last chunk waits for a storage that is away
+_REFUSALS = frozenset({*range(300, 500), 503})  # statuses by which a router or a middleware turns a request away
+_NOT_DONE = frozenset({405, 421, 426})  # for another method, server or protocol: RFC 9110, section 15.5
 _LAST_WORD = 1.0  # seconds for the ending of a request that was cut off, when all is being torn down
 _AWAY = (EnvironmentFault, NotStarted)  # not started: the manager was stopped under an app that is still at work
 _log = logging.getLogger(__name__)
@@ -87,12 +89,25 @@ class Exchange:
         if state.claim is None:  # a saga has the key
             return
         state.work.unbind()
-        if state.no_effect or recorder.status in state.options.release_statuses:
+        if state.no_effect or recorder.status in state.options.release_statuses or self._is_refusal(recorder):
             await self._give_back()
             return
         ending = self._book.answered(recorder, state.result)
         if not await self._end(ending, _PATIENCE):
             self._late = ending
+
+    def _nothing_ran(self, recorder: Recorder) -> bool:
+        reach = self._state.reach
+        if reach.invalid and self._state.options.on_invalid == "record":
+            return False
+        return reach.nothing_ran(body_read=recorder.body_read)
+
+    def _is_refusal(self, recorder: Recorder) -> bool:
+        """Whether the answer says that nothing was done, or was made without an endpoint and is no success."""
+        status = recorder.status or 0
+        if status in _NOT_DONE:
+            return True
+        return (status in _REFUSALS or self._state.reach.invalid) and self._nothing_ran(recorder)
 
     async def _raised(self, recorder: Recorder, error: Exception | None) -> None:
         """The app raised, or returned without an answer (None)."""
@@ -103,7 +118,7 @@ class Exchange:
         if recorder.started:
             ending = self._book.unknown("the handler broke off in the midst of its answer")
             await self._end_or_leave(ending, _PATIENCE)
-        elif state.saga_missed or state.options.on_exception == "release":
+        elif state.saga_missed or state.options.on_exception == "release" or self._nothing_ran(recorder):
             # A saga that was stored all the same has the key, and giving it back changes nothing then.
             await self._give_back()
         else:

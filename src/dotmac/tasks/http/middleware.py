@@ -20,12 +20,13 @@ from .asgi import ClientGone, Reply, header_values, route_path
 from .authority import origin_of
 from .body import BodyTooLarge, BufferedBody, Refusal, announced_length
 from .credentials import CREDENTIAL_HEADERS, with_cookies
-from .endpoints import UNKNOWN, find_endpoint
+from .endpoints import find_endpoint
 from .fingerprint import Fingerprint, RequestHead
 from .identity import Sender, SenderRules
 from .keys import parse_idempotency_key
 from .lifespan import RuntimeLife
 from .options import SAFE_METHODS, IdempotencyOptions
+from .reach import router_ahead, watch
 from .records import RecordBook
 from .routes import RouteRule, Routes, is_protected, overrides_of
 from .scope import Target, default_identity, full_path, record_key
@@ -102,12 +103,14 @@ class BackgroundOperationsMiddleware:
             await self.app(scope, receive, send)
             return
         method: str = scope["method"]
-        endpoint = UNKNOWN if method in SAFE_METHODS else find_endpoint(scope)
+        router = None if method in SAFE_METHODS else router_ahead(self.app, scope)
+        endpoint = find_endpoint(scope, router)
         path = full_path(scope)
         paths = (path, route_path(scope)) if scope.get("root_path") else (path,)
         overrides = overrides_of(endpoint.function, method)
         options = self._routes.options(method, *paths, endpoint=overrides)
-        state = RequestState(self.manager, options, self._header, path, self._senders.identify)
+        reach = watch(scope, router)
+        state = RequestState(self.manager, options, self._header, path, self._senders.identify, reach)
         keep_state(scope, state)
         inside, asked = self.app, None
         if is_protected(method, options, overrides):

@@ -18,6 +18,7 @@ _CHOICES = {
     "in_flight": ("conflict", "wait", "accepted"),
     "on_exception": ("record", "release"),
     "on_crash": ("unknown", "rerun"),
+    "on_invalid": ("release", "record"),
     "on_storage_error": ("pass", "reject"),
 }
 _SWITCHES = ("required", "exempt", "strict", "compat_keys", "per_origin")
@@ -68,11 +69,14 @@ class IdempotencyOptions:
         unstored_headers: Names of response headers to leave out of replays, besides those that always are.
         release_statuses: Statuses by which the handler says that nothing was done: the key is given back, the next
             request runs. By default those that ask for other credentials, or to come later. All other responses of
-            the handler are stored, errors too.
+            the handler are stored, errors too, except 405, 421 and 426, by which HTTP says that nothing was done.
         on_exception: What a handler's exception means: ``record``, that it may have done something: the error is
             stored; ``release``, that it did nothing: the key is given back.
         on_crash: What is done when the process that ran the handler died: ``unknown``, 409: nobody knows how far it
             came; ``rerun``, it is run again: for handlers that are idempotent by themselves.
+        on_invalid: What is done when FastAPI refuses a request before it calls the endpoint, because a parameter is
+            not valid: ``release``, the key is given back; ``record``, the refusal is stored, for routes whose
+            dependencies have effects.
         on_storage_error: What is done while the storage is away: ``pass``, the request runs unprotected and is marked
             so; ``reject``, 503.
         saga_wait: How long a request waits for the saga that it started, or that carries it out.
@@ -103,6 +107,7 @@ class IdempotencyOptions:
     release_statuses: Collection[int] = frozenset({401, 403, 429})
     on_exception: Literal["record", "release"] = "record"
     on_crash: Literal["unknown", "rerun"] = "unknown"
+    on_invalid: Literal["release", "record"] = "release"
     on_storage_error: Literal["pass", "reject"] = "pass"
     saga_wait: float = 20.0
     saga_location: str | None = None

@@ -28,6 +28,7 @@ class Recorder:
         body: What was kept of it.
         kept: Whether that is all of it.
         complete: Whether the app has sent its last chunk.
+        body_read: Whether the app asked for the request's body before it began its response.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Recorder:
         self.headers: Headers = []
         self.kept = True
         self.complete = False
+        self.body_read = False
 
     @property
     def started(self) -> bool:
@@ -62,6 +64,7 @@ class Recorder:
 
         It would stop half-way, and the retry would find half an operation; so it goes on to the end.
         """
+        self.body_read = self.body_read or not self.started
         message = await self._receive()
         if message["type"] == "http.disconnect" and self.started and not self._endless:
             await self._wait_for_completion()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..runtime.request_claims import RequestClaim
     from .asgi import Scope
     from .options import IdempotencyOptions
+    from .reach import Reach
     from .scope import Identity
 
 _STATE = "dotmac.tasks"
@@ -70,6 +71,7 @@ class RequestState:
         path: As the client sees it.
         identify: Says whose request it is, from its scope. (The scope refers to this, so this must not refer to it:
             every request would be left for the garbage collector.)
+        reach: How far the request came inside the app.
         key: The idempotency key it carries; None: none, or not looked at (an exempt path, a safe method).
         identity: Whose request it is; None: not asked.
         cookies_count: Whether cookies of unknown meaning are compared, because neither user nor credentials are known.
@@ -88,6 +90,7 @@ class RequestState:
     header: str
     path: str
     identify: Callable[[Scope], Awaitable[Identity]]
+    reach: Reach
     key: str | None = None
     identity: Identity | None = None
     cookies_count: bool = False

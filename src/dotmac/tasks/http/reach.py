@@ -1,0 +1,194 @@
+"""How far a request came inside the app: which router got it, and whether an endpoint was selected.
+
+An answer without an endpoint behind it (a redirect, an unknown path, a refusal by a middleware) had no effect, so it is
+not stored. Only routers of Starlette and FastAPI are known. Each one in the way of a request gets a `RouterProbe`
+innermost in its ``middleware_stack``: the scope that arrives there is the one that the router updates, also where a
+middleware in between has copied the scope. An app without such a router is unknown, and counts as reached.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+if TYPE_CHECKING:
+    from .asgi import ASGIApp, Receive, Scope, Send
+
+_KEY = "dotmac.tasks.reach"
+_DEPTH = 64  # layers of middleware around a router
+
+
+class Reach:
+    """How far one request came.
+
+    Args:
+        known: Whether a probed router lies ahead.
+    """
+
+    __slots__ = ("_known", "_routed", "_scopes", "_selected", "invalid")
+
+    def __init__(self, *, known: bool) -> None:
+        self._known = known
+        self._routed = False
+        self._selected = False
+        self._scopes: list[Scope] = []  # a scope is held only while its router runs, as it refers to this object
+        self.invalid = False
+
+    def enter(self, scope: Scope) -> None:
+        """A router got the request."""
+        self._routed = True
+        self._scopes.append(scope)
+        self._watch_validation(scope)
+
+    def leave(self) -> None:
+        """The innermost router returned."""
+        self._selected = _has_endpoint(self._scopes.pop()) or self._selected
+
+    def nothing_ran(self, *, body_read: bool) -> bool:
+        """Whether no endpoint was called so far.
+
+        Args:
+            body_read: Whether the request's body was asked for. A middleware that reads it and answers before the
+                router may be a door to another app, so it counts as an endpoint.
+        """
+        if not self._known:
+            return False
+        if self.invalid:
+            return True
+        if not self._routed:
+            return not body_read
+        return not (self._selected or any(map(_has_endpoint, self._scopes)))
+
+    def _watch_validation(self, scope: Scope) -> None:
+        """Notice the error by which FastAPI refuses a request before it calls the endpoint."""
+        exceptions = sys.modules.get("fastapi.exceptions")
+        handlers = scope.get("starlette.exception_handlers")
+        if exceptions is None or handlers is None:
+            return
+        by_type, by_status = handlers
+        handler = by_type.get(exceptions.RequestValidationError)
+        if handler is not None:
+            noting = partial(self._refused, handler)
+            scope["starlette.exception_handlers"] = ({**by_type, exceptions.RequestValidationError: noting}, by_status)
+
+    async def _refused(self, handler: Callable[..., Any], request: Any, error: Exception) -> Any:
+        self.invalid = _is_raised_by_fastapi(error)
+        if _is_async(handler):
+            return await handler(request, error)
+        return await anyio.to_thread.run_sync(handler, request, error)
+
+
+class RouterProbe:
+    """An ASGI app around a router that notes each request's scope.
+
+    Args:
+        inner: The router's ``app``.
+    """
+
+    def __init__(self, inner: ASGIApp) -> None:
+        self.app = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        reach = scope.get(_KEY)
+        if not isinstance(reach, Reach):
+            await self.app(scope, receive, send)
+            return
+        reach.enter(scope)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            reach.leave()
+
+
+def watch(scope: Scope, router: Any | None) -> Reach:
+    """Begin to note how far the request with this scope comes.
+
+    Args:
+        scope: Of the request.
+        router: The one that lies ahead; None: unknown.
+    """
+    reach = scope[_KEY] = Reach(known=router is not None and probe(router))
+    return reach
+
+
+def router_ahead(app: ASGIApp, scope: Scope) -> Any | None:
+    """The router that a request is on its way to; None: unknown.
+
+    Args:
+        app: What the request is passed to next.
+        scope: Of the request.
+    """
+    router = router_in(app)
+    if router is None and "router" not in scope:  # else the host app's router lies behind the request
+        router = router_in(scope.get("app"))
+    return router
+
+
+def router_in(app: Any) -> Any | None:
+    """The router of an app, through all layers of middleware that hold their inner app as ``app``; None: unknown."""
+    routing = sys.modules.get("starlette.routing")
+    if routing is None:
+        return None
+    applications = sys.modules.get("starlette.applications")
+    for _ in range(_DEPTH):
+        if isinstance(app, routing.Router):
+            return app if type(app).__call__ is routing.Router.__call__ else None
+        is_application = applications is not None and isinstance(app, applications.Starlette)
+        app = getattr(app, "router" if is_application else "app", None)
+        if app is None:
+            return None
+    return None
+
+
+def probe(router: Any) -> bool:
+    """Put a probe into a router unless it has one; whether it has one now."""
+    found = _innermost(router)
+    if found is None:
+        return False
+    holder, name, inner = found
+    if not isinstance(inner, RouterProbe):
+        setattr(holder, name, RouterProbe(inner))
+    return True
+
+
+def _innermost(router: Any) -> tuple[Any, str, Any] | None:
+    """What holds the router's own ``app`` or its probe, by which attribute; None: a layer hides it."""
+    holder, name = router, "middleware_stack"
+    for _ in range(_DEPTH):
+        inner = getattr(holder, name, None)
+        if isinstance(inner, RouterProbe) or getattr(inner, "__self__", None) is router:
+            return holder, name, inner
+        holder, name = inner, "app"
+    return None
+
+
+def _has_endpoint(scope: Scope) -> bool:
+    """Whether the router has selected something that is not another router with a probe of its own."""
+    endpoint = scope.get("endpoint")
+    if endpoint is None:
+        return False
+    router = router_in(endpoint)
+    if router is None:
+        return True
+    found = _innermost(router)
+    return found is None or not isinstance(found[2], RouterProbe)
+
+
+def _is_async(handler: Any) -> bool:
+    while isinstance(handler, partial):
+        handler = handler.func
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+
+
+def _is_raised_by_fastapi(error: Exception) -> bool:
+    """Whether FastAPI raised the error, and not an endpoint, which can have done something before."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__") == "fastapi.routing"
