@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import tracemalloc
+import zlib
 from typing import Any
 
 import pytest
@@ -150,3 +152,60 @@ def test_memory_stays_flat_however_long_the_body_is(content_type: bytes) -> None
 @given(*[st.lists(st.none() | st.binary(max_size=6), max_size=5)] * 2)
 def test_no_two_lists_are_joined_to_one(one: list[bytes | None], other: list[bytes | None]) -> None:
     assert (netstrings(one) == netstrings(other)) == (one == other)
+
+
+# --- compressed bodies ----------------------------------------------------------------------------------------------
+
+
+def compressed(body: bytes, encoding: bytes = b"gzip", *, chunks: int = 7, **options: Any) -> str:
+    content_type = options.pop("content_type", b"")
+    made = Fingerprint(RequestHead("POST", "/a", b"", content_type, encoding), **options)
+    for start in range(0, len(body), chunks):
+        made.update(body[start : start + chunks])
+    made.update(b"")
+    return made.finish()
+
+
+def test_two_compressions_of_one_content_are_one_request() -> None:
+    one, later = gzip.compress(b"order" * 50, mtime=1), gzip.compress(b"order" * 50, mtime=2)
+    assert one != later
+    assert compressed(one) == compressed(later, b"X-GZIP ", chunks=1_000) == fingerprint(b"order" * 50)
+    assert compressed(one) == compressed(zlib.compress(b"order" * 50), b"deflate")
+    assert compressed(one) != compressed(gzip.compress(b"other" * 50))
+
+
+def test_the_meaning_of_a_compressed_document_counts() -> None:
+    options: dict[str, Any] = {"content_type": JSON, "mode": "json"}
+    one, other = gzip.compress(b'{"a": 1, "b": 2}'), gzip.compress(b'{"b":2,"a":1.0}')
+    assert compressed(one, **options) == compressed(other, **options) == of_json('{"a":1,"b":2}')
+    assert compressed(gzip.compress(b"{"), **options) != compressed(gzip.compress(b"["), **options)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"no gzip at all",
+        gzip.compress(b"order")[:-1],
+        gzip.compress(b"order") + b"more",
+        gzip.compress(b"order") + gzip.compress(b"more"),
+        gzip.compress(b"longer than the limit"),
+        gzip.compress(bytes(1_000_000)),
+    ],
+)
+@pytest.mark.parametrize("chunks", [1, 5, 1_000_000])
+def test_what_cannot_be_decoded_within_the_limit_is_compared_by_its_bytes(body: bytes, chunks: int) -> None:
+    whole = compressed(body, chunks=chunks, limit=10)
+    assert whole == compressed(body, limit=10)
+    assert whole != fingerprint(body)
+    assert whole != compressed(body + b"x", limit=10)
+    assert whole != compressed(gzip.compress(b"order"), limit=10)
+
+
+def test_a_small_body_never_becomes_a_large_one() -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    tracemalloc.start()
+    try:
+        compressed(bomb, chunks=len(bomb), content_type=JSON, mode="json", limit=10_000)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()

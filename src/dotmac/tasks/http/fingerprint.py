@@ -8,6 +8,7 @@ fingerprint never fails.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection
 from hashlib import sha256
 from typing import Literal
@@ -21,6 +22,7 @@ from .netstrings import netstrings
 FingerprintMode = Literal["bytes", "json"]
 CANONICAL_LIMIT = 1024 * 1024
 _COSTLY = 16 * 1024
+_WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"x-gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}
 
 
 class RequestHead(msgspec.Struct, frozen=True, gc=False):
@@ -31,6 +33,8 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
         path: As the client sees it.
         query: The query string as it was sent. Its order counts: no other reading is right for every application.
         content_type: The value of the header, empty if there is none. Only the media type counts, no parameter.
+        content_encoding: The value of the header, empty if there is none. A body in gzip or deflate is compared by
+            its content, since two compressions of one content differ.
         fields: The lines of the header fields that count, names in lower case. Their order counts.
     """
 
@@ -38,6 +42,7 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     path: str
     query: bytes = b""
     content_type: bytes = b""
+    content_encoding: bytes = b""
     fields: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
@@ -56,7 +61,8 @@ class Fingerprint:
         mode: ``bytes`` or ``json``.
         chosen: The only members of a JSON body that count, by dotted paths; none: all.
         ignored: The members of a JSON body that do not count, by dotted paths.
-        limit: Bytes of a JSON body up to which its meaning is looked at; a longer one is compared by its bytes.
+        limit: Bytes of a JSON body up to which its meaning is looked at, and of the content of a compressed one; a
+            longer one is compared by its bytes.
     """
 
     def __init__(
@@ -75,10 +81,14 @@ class Fingerprint:
         self._json = bytearray() if mode == "json" and _is_json(self._media_type) else None
         boundary = boundary_of(head.content_type) if self._media_type == b"multipart/form-data" else None
         self._form = None if boundary is None else MultipartDigest(boundary)
+        bits = _WINDOW_BITS.get(head.content_encoding.strip().lower())
+        self._content = None if bits is None else _Content(bits, limit)
 
     def update(self, chunk: bytes) -> None:
         """Take in the next piece of the body."""
         self._bytes.update(chunk)
+        if self._content is not None:
+            chunk = self._content.decoded(chunk)
         if self._form is not None:
             self._form.update(chunk)
         if self._json is not None:
@@ -103,14 +113,48 @@ class Fingerprint:
 
     def _body(self) -> tuple[bytes, bytes]:
         """In which way the body was read, and what came of it."""
+        content = self._content
+        if content is not None and not content.is_whole:
+            return b"encoded", self._bytes.digest()
+        plain = self._bytes if content is None else content.digest
         if self._json is not None:
             try:
                 canonical = canonical_json(bytes(self._json), chosen=tuple(self._chosen), ignored=tuple(self._ignored))
             except NotCanonical:  # then its bytes are what is compared
-                return b"bytes", self._bytes.digest()
+                return b"bytes", plain.digest()
             return b"json", sha256(canonical).digest()
         form = None if self._form is None else self._form.digest()
-        return (b"bytes", self._bytes.digest()) if form is None else (b"form", form)
+        return (b"bytes", plain.digest()) if form is None else (b"form", form)
+
+
+class _Content:
+    """The content of a compressed body, decoded piece by piece; the limit bounds what a small body can become."""
+
+    def __init__(self, window_bits: int, limit: int) -> None:
+        self._decoder = zlib.decompressobj(window_bits)
+        self._left = limit
+        self._failed = False
+        self.digest = sha256()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole content was decoded, and nothing follows it."""
+        return self._decoder.eof and not self._failed
+
+    def decoded(self, chunk: bytes) -> bytes:
+        """The content of the next piece; empty once the body is damaged or its content is longer than the limit."""
+        if self._failed or self._decoder.eof:
+            self._failed = self._failed or bool(chunk)
+            return b""
+        try:
+            content = self._decoder.decompress(chunk, self._left + 1)
+        except zlib.error:
+            content, self._failed = b"", True
+        self._left -= len(content)
+        if self._left < 0 or self._decoder.unconsumed_tail or self._decoder.unused_data:
+            content, self._failed = b"", True
+        self.digest.update(content)
+        return content
 
 
 def _is_json(media_type: bytes) -> bool:

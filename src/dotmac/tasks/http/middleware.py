@@ -210,10 +210,11 @@ class _Refused(Exception):
 
 def _fingerprint(scope: Scope, asked: _Asked, options: IdempotencyOptions) -> Fingerprint:
     content_type = b",".join(header_values(scope, b"content-type"))
+    encoding = b",".join(header_values(scope, b"content-encoding"))
     compared = options.fingerprint_headers
     fields = tuple((name, value) for name, value in scope["headers"] if name.decode("latin-1") in compared)
     query = scope.get("query_string", b"")
-    head = RequestHead(asked.target.method, asked.target.path, query, content_type, fields)
+    head = RequestHead(asked.target.method, asked.target.path, query, content_type, encoding, fields)
     return Fingerprint(
         head,
         options.fingerprint,
