@@ -14,6 +14,7 @@ ALL = [
     (problems.key_missing("Idempotency-Key"), 400, "key-missing"),
     (problems.key_malformed("Idempotency-Key: is empty"), 400, "key-malformed"),
     (problems.host_malformed("why"), 400, "host-malformed"),
+    (problems.credentials_missing(), 401, "credentials-missing"),
     (problems.payload_mismatch("Idempotency-Key"), 422, "payload-mismatch"),
     (problems.in_progress(3.2), 409, "in-progress"),
     (problems.outcome_unknown(), 409, "outcome-unknown"),

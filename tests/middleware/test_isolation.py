@@ -210,6 +210,21 @@ async def test_a_user_in_the_path_does_not_hide_the_credentials(
             assert answer.json == {"for": token}
 
 
+async def test_a_route_that_needs_credentials_reads_no_body_without_them(
+    autojump_clock: MockClock, shared: MemoryStorage
+) -> None:
+    orders = Orders(of_header("authorization"))
+    async with Node(shared, lambda _: None) as node:
+        options = IdempotencyOptions(credentials_required=True)
+        app = BackgroundOperationsMiddleware(orders.app, node.manager, options=options)
+        refused = await Client(app).post(body=[b"x" * 1_000_000] * 3, headers=[("Content-Length", "3000000")])
+        assert (refused.status, refused.problem) == (401, "credentials-missing")
+        assert "claim_record" not in node.wire.calls
+        for user in ([("Authorization", "alice")], [("X-User-ID", "alice")]):
+            assert (await send(app, user)).status == 200
+        assert (await send(app, [], key="")).problem == "key-malformed"
+
+
 # --- sessions -----------------------------------------------------------------------------------------------------
 
 

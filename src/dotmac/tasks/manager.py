@@ -34,6 +34,7 @@ class BackgroundOperationsManager(OperationMethods, SagaMethods, LockMethods, Cl
 
     Attributes:
         sync: The same methods, blocking, for threads without an event loop.
+        in_memory_by_default: Whether neither a storage nor ``REDIS_URL`` was given, so that everything is in memory.
 
     Raises:
         InvalidInput: A setting makes no sense, or is given twice; the error names it.
@@ -51,6 +52,7 @@ class BackgroundOperationsManager(OperationMethods, SagaMethods, LockMethods, Cl
             raise InvalidInput(next(iter(options)), "give either settings or single settings by name, not both")
         self.settings = settings if settings is not None else Settings.load(**options)
         self.storage = storage if storage is not None else _default_storage(self.settings)
+        self.in_memory_by_default = storage is None and self.settings.redis_url is None
         HandlerMethods.__init__(self)
         Hosted.__init__(self, SagaEnvironment(self.storage, self.settings, self._handlers, works))
         self.sync = BlockingManager(self)

@@ -33,6 +33,7 @@ class RuntimeLife:
     def __init__(self, manager: BackgroundOperationsManager) -> None:
         self._manager = manager
         self._starting: anyio.Event | None = None
+        self._warned = False
 
     @property
     def is_ready(self) -> bool:
@@ -45,6 +46,7 @@ class RuntimeLife:
         Raises:
             EnvironmentFault: The storage cannot be used. The next one who asks tries again.
         """
+        self._warn_of_memory()
         while not self.is_ready:
             if self._starting is not None:
                 await self._starting.wait()
@@ -58,6 +60,7 @@ class RuntimeLife:
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app's lifespan inside the runtime's."""
+        self._warn_of_memory()
         span = _Lifespan(self._manager, receive, send)
         try:
             await app(scope, span.receive, span.send)
@@ -67,6 +70,14 @@ class RuntimeLife:
         finally:
             with anyio.CancelScope(shield=True):
                 await span.stop()
+
+    def _warn_of_memory(self) -> None:
+        if self._manager.in_memory_by_default and not self._warned:
+            _log.warning(
+                "everything is in memory and ends with this process; set REDIS_URL, or give a storage: several "
+                "processes (workers of uvicorn or hypercorn) do not share it, so each of them runs a request once"
+            )
+        self._warned = True
 
 
 class _Lifespan:

@@ -133,6 +133,8 @@ class BackgroundOperationsMiddleware:
         except InvalidInput as error:
             raise _Refused(problems.host_malformed(str(error))) from error
         sender = await self._senders.sender(scope, endpoint)
+        if state.options.credentials_required and sender.identity.user_id is None and sender.credentials is None:
+            raise _Refused(problems.credentials_missing())
         state.identity = sender.identity
         state.cookies_count = bool(sender.cookies)
         return _Asked(Target(origin, scope["method"], state.path), sender)

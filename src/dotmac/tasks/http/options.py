@@ -21,7 +21,7 @@ _CHOICES = {
     "on_invalid": ("release", "record"),
     "on_storage_error": ("pass", "reject"),
 }
-_SWITCHES = ("required", "exempt", "strict", "compat_keys", "per_origin")
+_SWITCHES = ("required", "exempt", "strict", "compat_keys", "per_origin", "credentials_required")
 FINGERPRINT_HEADERS = frozenset({
     "if-match", "if-none-match", "if-unmodified-since", "content-range",
     "x-http-method-override", "x-http-method", "x-method-override",
@@ -58,6 +58,8 @@ class IdempotencyOptions:
         fingerprint_headers: Names of request headers that are compared too: those that change what a request does.
         per_origin: Whether scheme and host name count: the same key means something else at each host. False: for one
             application behind several names, whose clients may repeat a request at another one.
+        credentials_required: Whether a request under a key is refused with 401, before its body is read, if no user is
+            known and it carries no credentials.
         canonical_limit: Bytes of a JSON body up to which its meaning is looked at; longer ones are compared by bytes.
         in_flight: What a repetition gets while the first request runs: ``conflict``, 409; ``wait``, its response, or
             409 after `wait_seconds`; ``accepted``, 202.
@@ -96,6 +98,7 @@ class IdempotencyOptions:
     ignored_fields: Collection[str] = ()
     fingerprint_headers: Collection[str] = FINGERPRINT_HEADERS
     per_origin: bool = True
+    credentials_required: bool = False
     canonical_limit: int = CANONICAL_LIMIT
     in_flight: Literal["conflict", "wait", "accepted"] = "conflict"
     wait_seconds: float = 10.0

@@ -93,6 +93,13 @@ def host_malformed(reason: str) -> Problem:
     return Problem(400, "host-malformed", "Host is malformed", reason)
 
 
+def credentials_missing() -> Problem:
+    """401: this route takes keys only from known users or with credentials; the body was not read."""
+    detail = "Send your credentials with this request. Nothing was carried out."
+    challenge = ((b"www-authenticate", b"Bearer"),)
+    return Problem(401, "credentials-missing", "Credentials are missing", detail, headers=challenge)
+
+
 def payload_mismatch(header: str, *, cookies_count: bool = False) -> Problem:
     """422: the key was used for another request. `cookies_count`: a cookie that is missing makes another request."""
     detail = f"This {header} was used for another request. Choose a new key, or repeat that request as it was."
