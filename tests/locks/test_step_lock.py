@@ -127,16 +127,78 @@ async def test_a_lost_lock_counts_as_lost_whatever_the_handler_raised(
     assert "the handler's own" in (outcome.error or "")
 
 
-async def test_a_time_out_before_the_lock_is_granted_means_that_nothing_happened(
+async def test_a_saga_out_of_time_before_its_lock_is_granted_is_known_not_to_have_happened(
     node: Node, shared: MemoryStorage, book: Book
 ) -> None:
     book.register(node.manager)
     await shared.request_lock(lock("somebody", name=NAME, lease=1000))
-    handle = await _start(node, step(timeout_seconds=2, compensation_operation="unpay"))
+    handle = await _start(node, step(compensation_operation="unpay"), timeout_seconds=2)
     outcome = await handle.result()
     assert outcome.status is OperationStatus.COMPENSATED
-    assert "before the lock" in (outcome.error or "")
-    assert book.calls == []  # not even undone: it is known not to have happened
+    assert "out of time" in (outcome.error or "")
+    assert book.calls == []  # not even undone
+
+
+async def test_waiting_for_the_lock_uses_up_neither_time_nor_retries(node: Node, book: Book) -> None:
+    book.register(node.manager)
+    book.seconds = 0.2
+    handles = [await _start(node, step(timeout_seconds=1)) for _ in range(60)]
+    for handle in handles:
+        assert (await handle.result()).completed
+    assert (book.most, book.calls) == (1, [("do", 1)] * 60)
+
+
+async def test_a_saga_that_waits_for_its_lock_shows_no_attempt(node: Node, shared: MemoryStorage, book: Book) -> None:
+    book.register(node.manager)
+    await shared.request_lock(lock("somebody", name=NAME, lease=1000))
+    handle = await _start(node)
+    await trio.sleep(60)
+    saga = await handle.get()
+    assert (saga.steps[0].attempts, saga.steps[0].status) == (0, OperationStatus.PENDING)
+    assert "step_started" not in [entry.event for entry in await node.manager.get_saga_history(handle.saga_id)]
+    await handle.cancel("enough")
+    assert (await handle.result()).status is OperationStatus.COMPENSATED
+    assert book.calls == []
+
+
+async def test_a_worker_that_stops_hands_over_a_saga_that_waits_for_its_lock(
+    node: Node, other: Node, shared: MemoryStorage, book: Book
+) -> None:
+    for process in (node, other):
+        book.register(process.manager)
+    await shared.request_lock(lock("somebody", name=NAME, lease=1000))
+    handle = await _start(node)
+    await trio.sleep(1)
+    before = trio.current_time()
+    await node.manager.stop()
+    assert trio.current_time() - before < 5
+    await shared.free_lock(NAME, "somebody")
+    assert (await other.manager.saga_handle(handle.saga_id).result()).completed
+    assert book.calls == [("do", 1)]
+
+
+async def test_a_lock_that_is_lost_before_the_handler_is_called_is_waited_for_again(
+    node: Node, shared: MemoryStorage, book: Book
+) -> None:
+    """The storage was slow to record the attempt."""
+    book.register(node.manager)
+    lose = True
+
+    async def slow(_wire: Wire, verb: str, call: Any) -> Any:
+        nonlocal lose
+        answer = await call()
+        if verb == "append" and lose:
+            lose = False
+            shared._locks.clear()
+            ticket = node.manager._hosted().locks._shortcuts.ticket(NAME)
+            assert ticket is not None
+            while not ticket.lost:  # noqa: ASYNC110 - until the renewal tells
+                await trio.sleep(0.1)
+        return answer
+
+    node.wire.fault = slow
+    assert (await (await _start(node)).result()).completed
+    assert [kind for kind, _ in book.calls] == ["do"]
 
 
 async def test_the_lock_is_waited_for_as_long_as_it_takes(node: Node, shared: MemoryStorage, book: Book) -> None:

@@ -86,6 +86,7 @@ async def use_sagas(manager: Any) -> None:
     assert (await manager.get_saga_history(saga.saga_id))[-1].event == "seen"
     assert (await manager.count_sagas())["completed"] == 1
     assert len(await manager.list_workers()) == 1
+    assert (await manager.handler_load()).limits[0].name == "max_running"
     assert await manager.examine()
     handle = await manager.start_saga(**SAGA)
     assert (await handle.result()).results == {"A": {"done": {}}}

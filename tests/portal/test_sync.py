@@ -45,7 +45,7 @@ def use_everything(sync: Any) -> None:
     assert sync.execute_saga_workflow(saga.saga_id) is True
     assert sync.get_saga(saga.saga_id).status == "completed"
     assert sync.get_saga_history(saga.saga_id)[0].event == "saga_created"
-    assert sync.list_workers()
+    assert (len(sync.list_workers()), sync.handler_load().left_threads) == (1, [])
     assert sync.examine()
     handle = sync.start_saga(**SAGA)
     sync.add_saga_note(handle.saga_id, "seen", {"by": "ada"})

@@ -275,17 +275,22 @@ async def test_a_plain_function_that_gets_no_thread_is_known_not_to_have_happene
 ) -> None:
     called: list[Any] = []
     undone: list[bool] = []
-    threads = trio.to_thread.current_default_thread_limiter()
-    async with Node(shared, lambda m: only_op(m, called.append, undone)) as node:
-        borrowers = [object() for _ in range(int(threads.total_tokens))]
-        for borrower in borrowers:
-            threads.acquire_on_behalf_of_nowait(borrower)
+    leave = threading.Event()
+
+    def occupy(_parameters: Any) -> None:
+        leave.wait()
+
+    async with Node(shared, lambda m: only_op(m, called.append, undone), sync_handler_threads=1) as node:
+        node.manager.register_operation_handler("occupy", occupy)
+        await node.manager.start_saga(
+            tenant_id="t", workflow_type="w", steps=[{"name": "s", "operation": "occupy", "timeout_seconds": 1000}]
+        )
         undo = {} if kind == "compensatable" else {"compensation_operation": None}
-        saga = await run(node, [OP | undo | {"timeout_seconds": 5, "kind": kind}])
-        for borrower in borrowers:
-            threads.release_on_behalf_of(borrower)
+        saga = await run(node, [OP | undo | {"kind": kind}], timeout_seconds=5)
+        leave.set()
     assert (saga.status, called, undone) == (COMPENSATED, [], [])
-    assert "before a thread was free" in saga.error
+    assert saga.steps[0].attempts == 0
+    assert "out of time" in saga.error
 
 
 async def test_a_reference_to_a_field_that_is_not_there_fails_the_step_before_its_handler_is_called(

@@ -252,6 +252,53 @@ class WorkerInfo:
     alive: bool
 
 
+@dataclass(frozen=True, slots=True)
+class LimitInfo:
+    """One limit on the handlers of a process.
+
+    Attributes:
+        name: ``max_running``, ``sync_handler_threads``, or an operation that was registered with a concurrency.
+        capacity: Handlers that may run at once; None: no bound.
+        running: Handlers that run. More than the capacity where handlers resumed after waiting for others.
+        waiting: Handlers that wait while this limit is full.
+        operations: Running handlers by operation, most first.
+    """
+
+    name: str
+    capacity: int | None
+    running: int
+    waiting: int
+    operations: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftThread:
+    """A thread that goes on after its attempt was cut off.
+
+    Attributes:
+        operation: Whose handler runs in it.
+        subject: The saga, or the token of the idempotent operation.
+        seconds: Since its start.
+    """
+
+    operation: str
+    subject: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerLoad:
+    """The handlers of one process at one moment.
+
+    Attributes:
+        limits: `max_running`, `sync_handler_threads`, then the operations that run or wait under a concurrency.
+        left_threads: Threads whose attempts were cut off; they take no place in the pool.
+    """
+
+    limits: list[LimitInfo]
+    left_threads: list[LeftThread]
+
+
 class Verdict(StrEnum):
     """How serious a finding is: ``ok``, ``advice`` (it works, but consider this) or ``problem`` (promises break)."""
 

@@ -11,6 +11,7 @@ from .bounds import MAX_SECONDS, check_record_ttl
 from .errors import InvalidInput
 
 PREFIX = "DOTMAC_TASKS_"
+_WHOLE = {"max_payload": "bytes", "max_running": "handlers", "sync_handler_threads": "threads"}
 
 
 class SettingOptions(TypedDict, total=False):
@@ -26,6 +27,8 @@ class SettingOptions(TypedDict, total=False):
     passivate_after: float | None
     drain_timeout: float | None
     max_payload: int | None
+    max_running: int | None
+    sync_handler_threads: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +48,8 @@ class Settings:
         passivate_after: A saga that waits longer than this for its next attempt gives up its place in memory.
         drain_timeout: How long running steps and idempotent operations may take to finish when the manager stops.
         max_payload: Bytes of JSON that one saga definition, one result or one stored parameter set may have.
+        max_running: Handlers of saga steps and idempotent operations that run at once in this process; None: no bound.
+        sync_handler_threads: Threads for plain handlers, of which each takes one while it runs.
     """
 
     redis_url: str | None = field(default=None, repr=False)
@@ -57,15 +62,22 @@ class Settings:
     passivate_after: float = 60.0
     drain_timeout: float = 30.0
     max_payload: int = 1_048_576
+    max_running: int | None = None
+    sync_handler_threads: int = 40
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            if setting.name != "redis_url":
-                _check_number(setting.name, getattr(self, setting.name))
+            value = getattr(self, setting.name)
+            if setting.name != "redis_url" and not (value is None and setting.default is None):
+                _check_number(setting.name, value)
         check_record_ttl("default_ttl", self.default_ttl)
-        if self.max_payload != int(self.max_payload):
-            raise InvalidInput("max_payload", f"must be a whole number of bytes, not {self.max_payload!r}")
-        object.__setattr__(self, "max_payload", int(self.max_payload))  # from the environment come floats
+        for name, unit in _WHOLE.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if value != int(value):
+                raise InvalidInput(name, f"must be a whole number of {unit}, not {value!r}")
+            object.__setattr__(self, name, int(value))  # from the environment come floats
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **explicit: Unpack[SettingOptions]) -> Settings:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeVar, overload
 
 from ..errors import InvalidInput
-from ..runtime.handlers import Handler, HandlerFunction, Handlers, make_handler
+from ..runtime.handlers import Handler, HandlerFunction, Handlers, checked_concurrency, make_handler
 from ..runtime.inside_handlers import marked
 
 F = TypeVar("F", bound=HandlerFunction)
@@ -29,12 +31,24 @@ class HandlerMethods:
 
     @overload
     def register_operation_handler(
-        self, operation_type: str, handler: F, *, unknown_errors: UnknownErrors = None, replace: bool = False
+        self,
+        operation_type: str,
+        handler: F,
+        *,
+        unknown_errors: UnknownErrors = None,
+        replace: bool = False,
+        concurrency: int | None = None,
     ) -> F: ...
 
     @overload
     def register_operation_handler(
-        self, operation_type: str, handler: None = None, *, unknown_errors: UnknownErrors = None, replace: bool = False
+        self,
+        operation_type: str,
+        handler: None = None,
+        *,
+        unknown_errors: UnknownErrors = None,
+        replace: bool = False,
+        concurrency: int | None = None,
     ) -> Decorator: ...
 
     def register_operation_handler(
@@ -44,6 +58,7 @@ class HandlerMethods:
         *,
         unknown_errors: UnknownErrors = None,
         replace: bool = False,
+        concurrency: int | None = None,
     ) -> F | Decorator:
         """Say which code runs an operation. Without `handler` it is a decorator.
 
@@ -55,21 +70,41 @@ class HandlerMethods:
             unknown_errors: Exceptions after which nobody knows whether the effect happened; by default
                 time-outs and lost connections.
             replace: Take the place of a handler that is registered under this name already.
+            concurrency: Calls of the handler that may run at once in this process; None: as many as `max_running`
+                and `sync_handler_threads` admit. Waiting for a call to begin is no attempt.
 
         Raises:
             InvalidInput: The handler does not take these arguments, or is a generator function; or the name has
-                another handler.
+                another handler; or the concurrency is no whole number of 1 or more.
         """
-        return self._register(self._handlers.operations, operation_type, handler, unknown_errors, replace=replace)
+        make = partial(
+            make_handler,
+            handlers=self._handlers,
+            unknown_errors=unknown_errors,
+            concurrency=checked_concurrency(concurrency),
+        )
+        return self._register(self._handlers.operations, operation_type, handler, make, replace=replace)
 
     @overload
     def register_compensation_handler(
-        self, operation_type: str, handler: F, *, unknown_errors: UnknownErrors = None, replace: bool = False
+        self,
+        operation_type: str,
+        handler: F,
+        *,
+        unknown_errors: UnknownErrors = None,
+        replace: bool = False,
+        concurrency: int | None = None,
     ) -> F: ...
 
     @overload
     def register_compensation_handler(
-        self, operation_type: str, handler: None = None, *, unknown_errors: UnknownErrors = None, replace: bool = False
+        self,
+        operation_type: str,
+        handler: None = None,
+        *,
+        unknown_errors: UnknownErrors = None,
+        replace: bool = False,
+        concurrency: int | None = None,
     ) -> Decorator: ...
 
     def register_compensation_handler(
@@ -79,18 +114,25 @@ class HandlerMethods:
         *,
         unknown_errors: UnknownErrors = None,
         replace: bool = False,
+        concurrency: int | None = None,
     ) -> F | Decorator:
         """Say which code undoes an operation; as `register_operation_handler`.
 
         A compensation may be called more than once, and for an operation that never happened: it must bear both.
         """
-        return self._register(self._handlers.compensations, operation_type, handler, unknown_errors, replace=replace)
+        make = partial(
+            make_handler,
+            handlers=self._handlers,
+            unknown_errors=unknown_errors,
+            concurrency=checked_concurrency(concurrency),
+        )
+        return self._register(self._handlers.compensations, operation_type, handler, make, replace=replace)
 
     def _register(
-        self, table: dict[str, Handler], name: str, function: F | None, unknown: UnknownErrors, *, replace: bool
+        self, table: dict[str, Handler], name: str, function: F | None, make: Callable[..., Handler], *, replace: bool
     ) -> F | Decorator:
         def register(function: G) -> G:
-            made = make_handler(name, function, self._handlers, unknown)
+            made = make(name, function)
             present = table.get(name)
             if present is not None and present.function != function and not replace:
                 raise InvalidInput(
@@ -98,6 +140,8 @@ class HandlerMethods:
                     f"{name!r} is registered already, with {present.function!r:.120}; "
                     "pass replace=True to register another handler for it",
                 )
+            if present is not None:
+                made.demand.succeed(present.demand)
             table[name] = marked(made, self._handlers)
             return function
 

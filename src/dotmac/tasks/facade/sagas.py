@@ -11,7 +11,7 @@ from ..errors import InvalidInput
 from ..handle import SagaHandle
 from ..idempotency import check_name
 from ..jsonvalue import check_json, encode
-from ..models import OperationStatus, SagaHistoryEntry, SagaList, SagaWorkflow, WorkerInfo
+from ..models import HandlerLoad, OperationStatus, SagaHistoryEntry, SagaList, SagaWorkflow, WorkerInfo
 from ..runtime.pages import check_saga_cursor
 from ..storage.records import SAGA_STATUSES, SagaFilter
 from .life import Hosted
@@ -186,6 +186,12 @@ class SagaMethods(Hosted):
     async def list_workers(self) -> list[WorkerInfo]:
         """The runtime processes that share the storage: all that are alive, and lost ones that still own sagas."""
         return await self._hosted().sagas.workers()
+
+    @anywhere
+    async def handler_load(self) -> HandlerLoad:
+        """The handlers that run and wait in this process, limit by limit, and the threads that outlived attempts."""
+        self._hosted()
+        return self._environment.permits.load()
 
     @anywhere
     async def retry_saga(self, saga_id: str, reason: str = "", *, from_step: str | None = None) -> SagaHandle:

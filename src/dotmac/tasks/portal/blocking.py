@@ -80,6 +80,7 @@ class BlockingManager:
     list_sagas = _blocking(SagaMethods.list_sagas)
     count_sagas = _blocking(SagaMethods.count_sagas)
     list_workers = _blocking(SagaMethods.list_workers)
+    handler_load = _blocking(SagaMethods.handler_load)
     retry_saga = _giving_handle(SagaMethods.retry_saga)
     cancel_saga = _giving_handle(SagaMethods.cancel_saga)
     acquire_lock = _blocking(LockMethods.acquire_lock)

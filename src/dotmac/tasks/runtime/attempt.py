@@ -30,7 +30,7 @@ from .error_texts import class_of, message_of, repr_of, storable
 from .handlers import Handler
 from .limits import AttemptLimit
 from .log_fields import attempt_fields
-from .step_lock import LockedHandler
+from .step_lock import StepLock
 from .unknown_errors import singles
 
 _log = logging.getLogger(__name__)
@@ -47,28 +47,26 @@ class Attempt:
         command: Which attempt it is.
         limit: Its deadline, and the scope that it runs in.
         context: What the handler is told.
-        locked: The lock that it runs under, if its step names one.
+        lock: The lock that it runs under, if its step names one.
 
     Attributes:
         began_at: On trio's clock.
     """
 
-    __slots__ = ("_context", "_cut", "_locked", "began_at", "command", "limit")
+    __slots__ = ("_context", "_cut", "_lock", "began_at", "command", "limit")
 
-    def __init__(
-        self, command: Invoke, limit: AttemptLimit, context: HandlerContext, locked: LockedHandler | None
-    ) -> None:
+    def __init__(self, command: Invoke, limit: AttemptLimit, context: HandlerContext, lock: StepLock | None) -> None:
         self._cut: Failure | None = None
         self._context = context
-        self._locked = locked
+        self._lock = lock
         self.command = command
         self.limit = limit
         self.began_at = trio.current_time()
 
     @property
     def invoked(self) -> bool:
-        """Whether the handler was called, as far as is known: it may wait for its lock, or for a thread."""
-        return not self._context._queued and (self._locked is None or self._locked.invoked)  # noqa: SLF001 - see there
+        """Whether the handler was called, as far as is known: its thread may have yet to begin, or its lock is lost."""
+        return not self._context._queued and (self._lock is None or self._lock.invoked)  # noqa: SLF001 - see there
 
     @property
     def asked_to_stop(self) -> bool:
@@ -92,8 +90,8 @@ class Attempt:
         if outcome is None:
             outcome = self._cut or (_SAGA_TIMED_OUT if self.limit.saga_ends_first else _TIMED_OUT)
         if isinstance(outcome, Failure) and not self.invoked:
-            what = "a thread was free for it" if self._locked is None or self._locked.invoked else self._locked.what
-            outcome = msgspec.structs.replace(outcome, message=f"{outcome.message}, before {what}", unknown=False)
+            message = f"{outcome.message}, before the handler was called"
+            outcome = msgspec.structs.replace(outcome, message=message, unknown=False)
         return outcome
 
 

@@ -23,6 +23,7 @@ from .claiming import give_back
 from .claims import ClaimKeeper, HeldClaim, ScopeHolder
 from .context import HandlerContext
 from .error_texts import class_of, repr_of, storable, text_of
+from .permits import Permit
 
 _SIGN_OFF = 1.0  # seconds that one word to the storage may take although its caller was cancelled
 _PAUSE = 0.2
@@ -38,14 +39,23 @@ class ClaimedWork:
         storage: Where the key is.
         claim: The claim on it, as it was granted.
         holder: Its holder: the work runs in its scope.
+        admit: Waits for the permit of its handler, which is no attempt yet.
         ttl: Seconds the ending is kept.
         max_payload: Bytes of JSON that a result may have.
     """
 
     def __init__(
-        self, storage: StorageProtocol, claim: HeldClaim, holder: ScopeHolder, *, ttl: float, max_payload: int
+        self,
+        storage: StorageProtocol,
+        claim: HeldClaim,
+        holder: ScopeHolder,
+        *,
+        admit: Callable[[], Awaitable[Permit]],
+        ttl: float,
+        max_payload: int,
     ) -> None:
         self._storage = storage
+        self._admit = admit
         self._claim = claim
         self._scope = holder.scope
         self._ttl = ttl
@@ -74,12 +84,15 @@ class ClaimedWork:
                     await give_back(self._storage, self._claim.key, self._claim.token)
 
     async def _do(self, work: Work, context: HandlerContext, *, store_errors: bool) -> IdempotencyRecord:
+        permit = context._permit = await self._admit()  # noqa: SLF001 - of the runtime
         try:
             with around_attempt(context):
                 result = await work(context)
         except Exception as error:
             await self._failed(error, context, store_errors=store_errors)
             raise
+        finally:
+            permit.release()
         return await self._store_result(result, context)
 
     async def _failed(self, error: Exception, context: HandlerContext, *, store_errors: bool) -> None:

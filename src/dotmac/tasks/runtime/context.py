@@ -12,6 +12,7 @@ from msgspec import Raw
 from ..jsonvalue import decode
 from ..saga.commands import Invoke
 from ..saga.state import SagaState, TrackStatus
+from .permits import Permit
 
 
 class StepResults(Mapping[str, Any]):
@@ -83,6 +84,7 @@ class HandlerContext(msgspec.Struct):
     compensating: bool = False
     step_happened: bool = True
     _beat: Callable[[], datetime | None] = lambda: None
+    _permit: Permit | None = None
     _queued: bool = False  # a plain function that has to wait for a thread is not invoked yet
 
     def heartbeat(self) -> None:

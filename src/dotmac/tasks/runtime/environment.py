@@ -12,6 +12,7 @@ from ..storage.key_records import Completion
 from ..storage.protocol import StorageProtocol
 from .handlers import Handlers
 from .lock_service import LockService
+from .permits import Permits
 from .standing_back import StandingBack
 
 
@@ -28,10 +29,12 @@ class SagaEnvironment:
     handlers: Handlers
     works: bool = True
     locks: LockService = field(init=False)
+    permits: Permits = field(init=False)
     standing_back: StandingBack = field(init=False, default_factory=StandingBack)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "locks", LockService(self.storage))
+        object.__setattr__(self, "permits", Permits(self.settings.max_running, self.settings.sync_handler_threads))
 
     def completion(self, state: SagaState) -> Completion | None:
         """How the saga's idempotency key ends when the saga does; None if it has no key or is not at its end.

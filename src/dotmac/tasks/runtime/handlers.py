@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import trio
 
@@ -17,9 +17,24 @@ from ..idempotency import check_name
 from ..saga.validation import KnownHandlers
 from .containment import contained, contained_in_thread
 from .context import HandlerContext
+from .permits import Demand, Limit
 from .unknown_errors import leaves_unknown
 
 HandlerFunction = Callable[..., Any]
+
+
+class _Permitted:
+    """Limits no threads: a permit is held before the attempt begins. Trio's own limiter is left to other threads."""
+
+    async def acquire_on_behalf_of(self, _borrower: object) -> None:
+        """See `trio.CapacityLimiter`."""
+        await trio.lowlevel.checkpoint()
+
+    def release_on_behalf_of(self, _borrower: object) -> None:
+        """See `trio.CapacityLimiter`."""
+
+
+_PERMITTED = cast("trio.CapacityLimiter", _Permitted())
 
 _CONTEXT = "context"
 _ContextPlace = Literal["second", "keyword"] | None
@@ -41,6 +56,7 @@ class Handler:
 
     Attributes:
         unknown_errors: What it raises when it cannot tell whether its effect happened; see `leaves_unknown`.
+        demand: The limits that apply to it.
         is_async: Whether it is a coroutine function, so that it matters in which event loop it runs.
     """
 
@@ -48,6 +64,7 @@ class Handler:
     call: Callable[[dict[str, Any], HandlerContext], Awaitable[Any]]
     function: HandlerFunction
     unknown_errors: tuple[type[Exception], ...] | None
+    demand: Demand
     is_async: bool = False
 
     def leaves_unknown(self, error: BaseException) -> bool:
@@ -84,6 +101,7 @@ def make_handler(
     function: HandlerFunction,
     handlers: Handlers,
     unknown_errors: tuple[type[Exception], ...] | None = None,
+    concurrency: int | None = None,
 ) -> Handler:
     """Wrap a function so that every kind of handler is called the same way.
 
@@ -93,6 +111,7 @@ def make_handler(
             arguments runs in a worker thread; an awaitable that it returns is awaited as an async handler would be.
         handlers: Where the handler is registered.
         unknown_errors: Those after which nobody knows if it happened; None: time-outs and lost connections.
+        concurrency: Calls of it that may run at once in this process; None: no limit of its own.
 
     Raises:
         InvalidInput: It is not callable, is a generator function, or does not take these arguments.
@@ -108,9 +127,20 @@ def make_handler(
         if not (isinstance(error, type) and issubclass(error, Exception)):
             raise InvalidInput("unknown_errors", f"must hold exception classes, not {error!r}")
     invoke = _invocation(function, place)
-    if is_async(function):
-        return Handler(name, _async_call(invoke), function, unknown, is_async=True)
-    return Handler(name, _thread_call(invoke, handlers), function, unknown)
+    limit = None if concurrency is None else Limit(name, concurrency)
+    demand = Demand(name, not is_async(function), limit)
+    if not demand.thread:
+        return Handler(name, _async_call(invoke), function, unknown, demand, is_async=True)
+    return Handler(name, _thread_call(invoke, handlers), function, unknown, demand)
+
+
+def checked_concurrency(concurrency: int | None) -> int | None:
+    """The concurrency of an operation as it was given. Raises InvalidInput."""
+    if concurrency is None:
+        return None
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise InvalidInput("concurrency", f"must be a whole number of 1 or more, or None, not {concurrency!r:.80}")
+    return concurrency
 
 
 def _invocation(function: HandlerFunction, place: _ContextPlace) -> Callable[[Any, HandlerContext], Any]:
@@ -136,23 +166,29 @@ def _thread_call(invoke: Callable[[Any, HandlerContext], Any], handlers: Handler
         # Unless it never began: whoever comes first, the thread or the cancellation, settles that.
         first: dict[str, str] = {}
         results: list[Any] = []
-        caller = current_caller()
+        caller, permit = current_caller(), context._permit  # noqa: SLF001 - of the runtime
+        assert permit is not None  # noqa: S101 - it was granted before the handler is called
 
         def run() -> None:
             if first.setdefault("first", "thread") != "thread":
                 return
             act_for(caller)  # who holds a lock around the handler holds it here too
-            # In a list, because trio answers a returned coroutine with an error of its own, after the effect.
-            results.append(contained_in_thread(invoke, parameters, context))
-            if first.setdefault("last", "thread") != "thread":  # the attempt was cut off before
-                close_unawaited(results.pop())
+            try:
+                # In a list, because trio answers a returned coroutine with an error of its own, after the effect.
+                results.append(contained_in_thread(invoke, parameters, context))
+            finally:
+                if first.setdefault("last", "thread") != "thread":  # the attempt was cut off before
+                    _drop(results)
+                    permit.thread_ended()
 
         context._queued = True  # noqa: SLF001 - between the two of them and the attempt
         try:
-            await trio.to_thread.run_sync(run, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=_PERMITTED)
         except BaseException:
-            if first.setdefault("last", "caller") != "caller":  # it returned in this very moment
-                close_unawaited(results.pop())
+            if first.setdefault("last", "caller") != "caller":  # it ended in this very moment
+                _drop(results)
+            elif "first" in first:
+                permit.thread_left()
             raise
         finally:
             context._queued = first.setdefault("first", "caller") != "thread"  # noqa: SLF001 - as above
@@ -160,6 +196,11 @@ def _thread_call(invoke: Callable[[Any, HandlerContext], Any], handlers: Handler
         return await handlers.wait_for(result) if is_awaitable(result) else result
 
     return call
+
+
+def _drop(results: list[Any]) -> None:
+    while results:
+        close_unawaited(results.pop())
 
 
 def _context_place(name: str, function: HandlerFunction) -> _ContextPlace:

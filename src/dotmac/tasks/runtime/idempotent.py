@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +21,14 @@ from ..listings import IdempotencyKeyList
 from ..metrics import emit
 from ..models import IdempotencyKey, OperationStatus
 from ..storage.key_records import DONE, IN_PROGRESS, MISMATCH, Completion, IdempotencyRecord, NewRecord
-from .claimed_work import ClaimedWork, Work
+from .claimed_work import ClaimedWork
 from .claiming import ClaimWish, claim_key
 from .claims import ClaimKeeper, HeldClaim, ScopeHolder
 from .context import HandlerContext
 from .environment import SagaEnvironment
 from .fresh_ids import fresh_id
+from .handlers import Handler
+from .inside_handlers import waiting_for_others
 from .key_views import key_list, key_view, stored_result
 from .pages import check_limit
 
@@ -134,19 +137,11 @@ class IdempotentOperations:
 
     # --- all at once ----------------------------------------------------------------------------------------
 
-    async def run(
-        self,
-        operation: Operation,
-        work: Work | None = None,
-        *,
-        wait: float | None = None,
-        store_errors: bool = False,
-    ) -> Any:
-        """Run the operation unless it has been run: claim its key, do the work, store the result.
+    async def run(self, operation: Operation, *, wait: float | None = None, store_errors: bool = False) -> Any:
+        """Run the operation unless it has been run: claim its key, call its handler, store the result.
 
         Args:
             operation: What to run.
-            work: Does it; None: the registered handler.
             wait: Seconds to wait for somebody else's run; None: for as long as it takes.
             store_errors: Store an error as the final answer; else the key is free for another try.
 
@@ -154,16 +149,21 @@ class IdempotentOperations:
             The result, of this run or of the earlier one.
 
         Raises:
-            UnknownOperation: There is no work and no handler.
+            UnknownOperation: There is no handler.
             IdempotencyMismatch: The key belongs to another request.
             IdempotencyInProgress: Somebody else's run did not end within `wait`.
             OperationFailed: The operation ended with a stored error.
             ClaimLost: The claim could not be kept, so nothing was stored.
-            Exception: What the work raised; the key is free for another try.
+            NotStarted: The runtime stops, and the handler was not called.
+            Exception: What the handler raised; the key is free for another try.
         """
-        work = work or self._handler_work(operation)
+        handler = self._handler(operation)
         if wait is not None and (isinstance(wait, bool) or not isinstance(wait, int | float) or not wait >= 0):
             raise InvalidInput("wait", f"must be a number of seconds, 0 or more, or None, not {wait!r:.80}")
+        with waiting_for_others():
+            return await self._run(operation, handler, wait, store_errors=store_errors)
+
+    async def _run(self, operation: Operation, handler: Handler, wait: float | None, *, store_errors: bool) -> Any:
         settings = self._environment.settings
         wish = ClaimWish(operation.new, fresh_id(), "run_idempotent", settings.claim_lease)
         asked_at, verdict = await claim_key(self._storage, wish, wait=wait)
@@ -181,17 +181,26 @@ class IdempotentOperations:
         holder = ScopeHolder()
         claim = HeldClaim(record.key, wish.token, wish.lease, holder)
         claim.granted(asked_at)
-        claimed = ClaimedWork(self._storage, claim, holder, ttl=operation.new.ttl, max_payload=settings.max_payload)
-        ended = await claimed.run(work, _context(operation, record), self._claims, store_errors=store_errors)
+        claimed = ClaimedWork(
+            self._storage,
+            claim,
+            holder,
+            admit=lambda: self._environment.permits.wait(handler.demand, record.key),
+            ttl=operation.new.ttl,
+            max_payload=settings.max_payload,
+        )
+        context, parameters = _context(operation, record), copy_json(operation.parameters)
+        work = functools.partial(handler.call, parameters)
+        ended = await claimed.run(work, context, self._claims, store_errors=store_errors)
         self._tell_end(ended)
         return stored_result(ended)
 
-    def _handler_work(self, operation: Operation) -> Work:
+    def _handler(self, operation: Operation) -> Handler:
         handler = self._environment.handlers.find(operation.new.operation_type, undo=False)
         if handler is None:
             name = operation.new.operation_type
             raise UnknownOperation("operation_type", f"no handler is registered for {name!r}")
-        return lambda context: handler.call(copy_json(operation.parameters), context)
+        return handler
 
     @staticmethod
     def _tell_end(record: IdempotencyRecord) -> None:

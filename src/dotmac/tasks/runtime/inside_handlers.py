@@ -6,6 +6,8 @@ starts; these may outlive it, so each mark says whether its handler still runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -13,15 +15,17 @@ from typing import Any
 from ..errors import UsageError
 from .context import HandlerContext
 from .handlers import Handler, Handlers
+from .permits import Permit
 
 
 class _Mark:
-    """One call of a handler; over: it has ended."""
+    """One call of a handler; permit: what it holds meanwhile; over: it has ended."""
 
-    __slots__ = ("handlers", "over")
+    __slots__ = ("handlers", "over", "permit")
 
-    def __init__(self, handlers: Handlers) -> None:
+    def __init__(self, handlers: Handlers, permit: Permit | None) -> None:
         self.handlers = handlers
+        self.permit = permit
         self.over = False
 
 
@@ -39,7 +43,7 @@ def marked(handler: Handler, handlers: Handlers) -> Handler:
     plain = handler.call
 
     async def call(parameters: dict[str, Any], context: HandlerContext) -> Any:
-        outer, mark = _marks.get(), _Mark(handlers)
+        outer, mark = _marks.get(), _Mark(handlers, context._permit)  # noqa: SLF001 - of the runtime
         _marks.set((*(each for each in outer if not each.over), mark) if outer else (mark,))
         try:
             return await plain(parameters, context)
@@ -48,6 +52,21 @@ def marked(handler: Handler, handlers: Handlers) -> Handler:
             _marks.set(outer)  # and no reset: a coroutine can be closed in another context
 
     return replace(handler, call=call)
+
+
+@contextmanager
+def waiting_for_others() -> Iterator[None]:
+    """Inside, the present handler waits for what may need its permit: another handler, or a lock that one holds."""
+    marks = _marks.get()
+    permit = marks[-1].permit if marks and not marks[-1].over else None
+    if permit is None:
+        yield
+        return
+    permit.suspend()
+    try:
+        yield
+    finally:
+        permit.resume()
 
 
 def refuse_inside(handlers: Handlers) -> None:

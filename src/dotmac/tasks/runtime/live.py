@@ -22,7 +22,16 @@ from ..errors import ActorDied, InternalError, NotStarted, OwnershipLost, SagaNo
 from ..metrics import listening
 from ..saga.commands import Record
 from ..saga.definition import SagaDefinition
-from ..saga.events import CancelRequested, Event, SagaAdopted, SagaCreated, SagaResumed, decode_events, encode_events
+from ..saga.events import (
+    AttemptStarted,
+    CancelRequested,
+    Event,
+    SagaAdopted,
+    SagaCreated,
+    SagaResumed,
+    decode_events,
+    encode_events,
+)
 from ..saga.fold import apply
 from ..saga.machine import decide
 from ..saga.state import SagaState
@@ -34,6 +43,7 @@ from .fresh_ids import fresh_id
 from .journal import Journal
 from .log_fields import saga_fields
 from .messages import Cancel, Drain, Message
+from .permits import Permit
 from .saga_actor import SagaActor
 from .strays import Strays
 from .telling import tell_created, tell_event, tell_taken_over
@@ -85,7 +95,8 @@ class LiveSagas:
             StorageRefused: Nothing was created.
         """
         self._check_open()
-        state, events = _opening(definition, self._storage.now())
+        opening = _Opening(self._environment, definition)
+        state, events = opening.state, opening.events
         new = NewSaga(
             saga_id=definition.saga_id,
             tenant_id=definition.tenant_id,
@@ -100,14 +111,17 @@ class LiveSagas:
             key=key,
             claim_token=claim_token,
         )
-        with self.strays.unless_settled(definition.saga_id, opening=state):
-            creation = await self._storage.create_saga(new)
-            if creation.created:
-                tell_created(definition)
-                if listening():
-                    for event in events:
-                        tell_event(definition, event, 0.0)
-                self._spawn_or_leave(Journal(self._storage, state, epoch=1, sequence=1))
+        try:
+            with self.strays.unless_settled(definition.saga_id, opening=state):
+                creation = await self._storage.create_saga(new)
+                if creation.created:
+                    tell_created(definition)
+                    if listening():
+                        for event in events:
+                            tell_event(definition, event, 0.0)
+                    self._spawn_or_leave(Journal(self._storage, state, epoch=1, sequence=1), opening)
+        finally:
+            opening.release()
         return creation
 
     def open(self, opening: SagaState, meta: SagaMeta) -> None:
@@ -180,10 +194,10 @@ class LiveSagas:
     def _journal_of(self, record: SagaRecord) -> Journal:
         return Journal(self._storage, _readable(record), epoch=record.meta.epoch, sequence=record.meta.length)
 
-    def _spawn_or_leave(self, journal: Journal) -> None:
+    def _spawn_or_leave(self, journal: Journal, opening: _Opening | None = None) -> None:
         """Run what is durable already, and thereby as good as promised, here or, if the worker stops, elsewhere."""
         try:
-            self._spawn(journal)
+            self._spawn(journal, opening=opening)
         except NotStarted:  # our lease is ending, and with it our ownership
             definition = journal.state.definition
             _log.info(
@@ -192,8 +206,9 @@ class LiveSagas:
                 extra=saga_fields(definition),
             )
 
-    def _spawn(self, journal: Journal, *, fruitless: int = 0) -> None:
-        actor = SagaActor(self._environment, journal, fruitless=fruitless)
+    def _spawn(self, journal: Journal, *, fruitless: int = 0, opening: _Opening | None = None) -> None:
+        permit = None if opening is None else opening.permit
+        actor = SagaActor(self._environment, journal, fruitless=fruitless, permit=permit)
         saga_id = actor.saga_id
 
         def gone(failure: BaseException | None) -> None:
@@ -203,6 +218,8 @@ class LiveSagas:
             self._spawn_task(f"saga {saga_id}", actor.run, on_exit=gone)
         except ActorDied as error:
             raise NotStarted("the worker is stopping") from error
+        if opening is not None:
+            opening.permit = None
         self._actors[saga_id] = actor
         if self._closed:
             self._tell(actor, Drain())  # it was asked for before the drain began, and is here only now
@@ -265,14 +282,41 @@ class LiveSagas:
             raise NotStarted("the worker is stopping; start the saga on another one, or later")
 
 
-def _opening(definition: SagaDefinition, now: float) -> tuple[SagaState, list[Event]]:
-    """Everything that can be recorded before the first effect, so that creating and beginning are one append."""
-    events: list[Event] = [SagaCreated(definition)]
-    state = apply(None, events[0])
-    while isinstance(command := decide(state, now, 0.0), Record):
-        state = apply(state, command.event)
-        events.append(command.event)
-    return state, events
+class _Opening:
+    """Everything that can be recorded before the first effect, so that creating and beginning are one append.
+
+    The first attempt is part of it if it takes no lock and its permit is free.
+
+    Attributes:
+        state: The saga after it.
+        events: What is recorded.
+        permit: Of the first attempt, until an actor has it.
+    """
+
+    __slots__ = ("events", "permit", "state")
+
+    def __init__(self, environment: SagaEnvironment, definition: SagaDefinition) -> None:
+        self.permit: Permit | None = None
+        self.events: list[Event] = [SagaCreated(definition)]
+        self.state = apply(None, self.events[0])
+        now = environment.storage.now()
+        while isinstance(command := decide(self.state, now, 0.0), Record):
+            event = command.event
+            if type(event) is AttemptStarted:
+                step = definition.steps[event.step]
+                handler = None if step.lock is not None else environment.handlers.find(step.operation, undo=False)
+                if handler is None:
+                    break
+                self.permit = environment.permits.take(handler.demand, definition.saga_id)
+                if self.permit is None:
+                    break
+            self.state = apply(self.state, event)
+            self.events.append(event)
+
+    def release(self) -> None:
+        """No actor took the permit."""
+        if self.permit is not None:
+            self.permit.release()
 
 
 def _readable(record: SagaRecord) -> SagaState:

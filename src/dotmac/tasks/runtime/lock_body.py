@@ -130,17 +130,34 @@ class _Holding:
         self._body = Body()
         self._used = False
 
+    async def acquire(self) -> None:
+        """Wait for the first lock before the block is entered, which is then entered without waiting for it.
+
+        It is given back by the block, or by `abandon`. A lease that is lost before the block cancels the block.
+        """
+        try:
+            await self._service.acquire(min(self._names), self._ttl, self._wait, self._body, self._tenant_id)
+        except BaseException:
+            await self.abandon()  # granted in the moment in which it failed
+            raise
+
+    async def abandon(self) -> None:
+        """Give up what `acquire` got, without a block."""
+        await self._service.leave(self._body.tickets, self._tenant_id)
+
+    @property
+    def lost(self) -> bool:
+        """Whether a lease is over, of those that were granted."""
+        return any(ticket.lost or trio.current_time() >= ticket.deadline for ticket in self._body.tickets)
+
     async def _enter(self) -> list[HeldLock]:
         if self._used:  # before anything is held that the one body could not give back
             raise UsageError(USED)
         self._used = True
         names = sorted(set(self._names))
         wait, ends = self._wait, trio.current_time() + self._wait if self._wait else 0.0
-        try:
-            await self._service.acquire(names[0], self._ttl, wait, self._body, self._tenant_id)
-        except BaseException:
-            await self._service.leave(self._body.tickets, self._tenant_id)  # granted in the moment in which it failed
-            raise
+        if not self._body.tickets:
+            await self.acquire()
         self._body.scope.__enter__()  # not before: until then there is nothing that could be lost
         try:
             for name in names[1:]:

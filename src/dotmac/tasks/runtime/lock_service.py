@@ -19,6 +19,7 @@ from ..metrics import emit
 from ..models import LockInfo
 from ..storage.protocol import StorageProtocol
 from ..storage.records import LockGrant, LockRequest
+from .inside_handlers import waiting_for_others
 from .lock_actor import Leave, LockActor, Stop, Want
 from .lock_holding import Body, Ticket
 from .lock_renewals import LockRenewals
@@ -135,7 +136,8 @@ class LockService:
         actor = self._actors.get(name) or self._start(name)
         actor.tell(Want(ticket))
         try:
-            await ticket.settled.wait()
+            with waiting_for_others():
+                await ticket.settled.wait()
         except BaseException:
             ticket.over = True
             actor.tell(Leave(ticket))

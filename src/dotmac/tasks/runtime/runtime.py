@@ -79,6 +79,7 @@ class Runtime:
 
     async def run(self, *, task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until `request_stop`. Raises what the supervisor could not answer."""
+        self.environment.permits.open()
         try:
             await self._supervisor.run(task_status=task_status)
         finally:
@@ -96,6 +97,7 @@ class Runtime:
 
     async def _let_operations_end(self) -> None:
         await current_child().stopping.wait()
+        self.environment.permits.close()
         await self.claims.drain(self._drained_at)
 
     async def _keep_working(self) -> None:

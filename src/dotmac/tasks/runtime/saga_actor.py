@@ -9,9 +9,10 @@ of the present handler where the message means that, and the loop reads them in 
 from __future__ import annotations
 
 import logging
+import math
 import random
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 from msgspec import Raw
@@ -23,16 +24,15 @@ from ..retry import RetryPolicy
 from ..saga.commands import Invoke, Record, Wait
 from ..saga.definition import StepDefinition
 from ..saga.events import AttemptFailed, AttemptStarted, AttemptSucceeded, CancelRequested, Failure
-from ..saga.lock_names import lock_name
 from ..saga.machine import decide, interruptible
-from ..saga.references import resolve
 from .attempt import Attempt, failure_of, run_attempt
 from .context import HandlerContext, StepResults, attempt_token
 from .journal import Journal
 from .limits import AttemptLimit
 from .log_fields import saga_fields
 from .messages import Cancel, Hasten, Message
-from .step_lock import LockedHandler
+from .permits import Permit
+from .readiness import NextAttempt, Readiness, expanded
 
 if TYPE_CHECKING:
     from .environment import SagaEnvironment
@@ -49,6 +49,7 @@ class SagaActor:
         environment: The worker's storage, settings and handlers.
         journal: The saga, as its owner.
         fruitless: Adoptions in a row before this one that led to no attempt.
+        permit: Of an attempt that is begun in the journal already.
 
     Attributes:
         inbox: Takes `Cancel`, `Drain` and `Hasten`.
@@ -58,13 +59,30 @@ class SagaActor:
         told_to_cancel: Whether a `Cancel` was sent already; one is enough.
     """
 
-    __slots__ = ("_attempt", "_draining", "_environment", "_fruitless", "_hastened", "_scope", "_scope_spent",
-                 "_sleep", "ended", "inbox", "journal", "saga_id", "told_to_cancel")  # fmt: skip
+    __slots__ = (
+        "_attempt",
+        "_draining",
+        "_environment",
+        "_fruitless",
+        "_hastened",
+        "_ready",
+        "_scope",
+        "_scope_spent",
+        "_sleep",
+        "ended",
+        "inbox",
+        "journal",
+        "saga_id",
+        "told_to_cancel",
+    )  # fmt: skip
 
     _scope: trio.CancelScope  # of the present stretch
 
-    def __init__(self, environment: SagaEnvironment, journal: Journal, *, fruitless: int = 0) -> None:
+    def __init__(
+        self, environment: SagaEnvironment, journal: Journal, *, fruitless: int = 0, permit: Permit | None = None
+    ) -> None:
         self._environment = environment
+        self._ready = Readiness(environment, journal.state.definition, permit)
         self._fruitless = fruitless
         self._attempt: Attempt | None = None
         self._scope_spent = False
@@ -92,6 +110,7 @@ class SagaActor:
             self.inbox.close()
             self.inbox.on_arrival = None  # a cycle that the garbage collector would have to find, for each saga
             self.ended.set()
+            await self._ready.drop()
 
     async def _stretch(self) -> None:
         """Turns in one cancel scope, until it was needed to cut an attempt off.
@@ -120,11 +139,18 @@ class SagaActor:
         command = decide(journal.state, now, chance)
         while type(command) is Record:
             event = command.event
-            if type(event) is AttemptStarted and (self._draining or self._handler(event) is None):
-                await self._give_up(event)
-                return
+            if type(event) is AttemptStarted:
+                handler = None if self._draining else self._handler(event)
+                if handler is None:
+                    await self._give_up(event)
+                    return
+                if not self._ready.take(event, handler):
+                    await self._get_ready(event, handler)
+                    return
             journal.record(event)
             command = decide(journal.state, now, chance)
+        if type(command) is not Invoke and self._ready.holds:
+            await self._ready.drop()
         if journal.pending:
             state = journal.state
             await self._flush()
@@ -198,6 +224,21 @@ class SagaActor:
         finally:
             self._sleep = None
 
+    async def _get_ready(self, attempt: NextAttempt, handler: Handler) -> None:
+        """Wait until the attempt can begin; a message ends the wait, and so does the saga's deadline."""
+        journal = self.journal
+        if journal.pending:
+            await self._flush()
+            return
+        state, deadline = journal.state, math.inf
+        if not attempt.undo and state.deadline_at is not None and not state.committed:
+            deadline = trio.current_time() + state.deadline_at - self._environment.storage.now()
+        try:
+            with trio.CancelScope(deadline=deadline) as self._sleep:
+                await self._ready.wait(attempt, handler, StepResults(state))
+        finally:
+            self._sleep = None
+
     async def _give_up(self, event: AttemptStarted) -> None:
         """Leave the next attempt to another worker: at once when draining, later where a handler is missing."""
         now = self._environment.storage.now()
@@ -222,16 +263,21 @@ class SagaActor:
 
     async def _invoke(self, command: Invoke) -> None:
         environment, definition = self._environment, self.journal.state.definition
-        step = definition.steps[command.step]
+        step, settings = definition.steps[command.step], environment.settings
         handler = self._handler(command)
         assert handler is not None  # noqa: S101 - looked for before the attempt was recorded
-        if self._hastened:  # told so while the start of the attempt was being appended
+        if not self._ready.take(command, handler) and not self._draining:
+            # Recorded with the saga's creation, whose answer was lost, or its lock was lost meanwhile.
+            await self._get_ready(command, handler)
+            return
+        if self._hastened or not self._ready.holds:  # told so while the start of the attempt was being appended
             self._ended(command, Failure("Drained", "its worker was stopped before the handler was invoked"))
             return
         results = StepResults(self.journal.state)
         try:
-            resolved = self._expanded(command.step, results, undo=command.undo)
-            locked = None if step.lock is None else self._locked(handler, command.step, step.lock, results)
+            if self._ready.refusal is not None:
+                raise self._ready.refusal
+            resolved = expanded(definition, command.step, results, undo=command.undo, limit=settings.max_payload)
         except InvalidInput as error:
             # Nothing was called, so nothing happened; a second try would meet the same result.
             self._ended(command, failure_of(error, unknown=False, final=True))
@@ -240,41 +286,24 @@ class SagaActor:
         limit = AttemptLimit(self._scope, environment.storage.now, timeout, command.deadline_at)
         context = self._context(step, command, limit, results)
         policy: RetryPolicy = step.compensation_retry if command.undo else step.retry
-        self._attempt = Attempt(command, limit, context, locked)
+        lock = self._ready.lock
+        self._attempt = Attempt(command, limit, context, lock)
         outcome = await run_attempt(
-            handler if locked is None else locked.handler,
+            handler if lock is None else lock.around(handler),
             resolved,
             context,
             self._attempt,
             policy=policy,
-            max_payload=environment.settings.max_payload,
+            max_payload=settings.max_payload,
         )
         self._conclude(self._attempt, outcome)
 
     def _conclude(self, attempt: Attempt, outcome: Raw | Failure | None) -> None:
         """Record how the attempt ended; None: it was cut off."""
         self._attempt = None
+        self._ready.ended()
         self._scope_spent = attempt.spent_its_scope
         self._ended(attempt.command, attempt.outcome(outcome), trio.current_time() - attempt.began_at)
-
-    def _locked(self, handler: Handler, step: int, template: str, results: StepResults) -> LockedHandler:
-        definition, environment = self.journal.state.definition, self._environment
-        # Of the step's own parameters also when it is undone: both touch the same thing.
-        parameters = self._expanded(step, results, undo=False)
-        name = lock_name(template, parameters, definition.tenant_id, definition.saga_id)
-        return LockedHandler(handler, name, environment.settings.worker_lease, environment.locks)
-
-    def _expanded(self, index: int, results: StepResults, *, undo: bool) -> dict[str, Any]:
-        """A step's parameters with their expressions replaced. Raises InvalidInput."""
-        step = self.journal.state.definition.steps[index]
-        field = f"steps[{index}].{'compensation_parameters' if undo else 'parameters'}"
-        expanded: dict[str, Any] = resolve(
-            step.compensation_parameters if undo else step.parameters,
-            results.raw,
-            limit=self._environment.settings.max_payload,
-            field=field,
-        )
-        return expanded
 
     def _ended(self, command: Invoke, outcome: Raw | Failure, seconds: float = 0.0) -> None:
         if isinstance(outcome, Failure):
@@ -302,4 +331,5 @@ class SagaActor:
             compensating=command.undo,
             step_happened=state.steps[command.step].result is not None,
             _beat=limit.beat,
+            _permit=self._ready.permit,
         )

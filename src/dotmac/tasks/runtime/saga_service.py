@@ -31,6 +31,7 @@ from ..storage.records import Creation, NewSaga, SagaFilter, SagaMeta
 from .environment import SagaEnvironment
 from .fresh_ids import fresh_id
 from .handing_over import hand_over
+from .inside_handlers import waiting_for_others
 from .looking import look_or_wait
 from .pages import check_limit
 from .runtime import Runtime
@@ -152,6 +153,10 @@ class SagaService:
             SagaNotFound: It is not there (any more).
             NotStarted: The runtime has ended, so that nothing here will learn of the saga's end.
         """
+        with waiting_for_others():
+            return await self._outcome(saga_id)
+
+    async def _outcome(self, saga_id: str) -> SagaOutcome:
         while not self._runtime.over:
             actor = self._runtime.local_actor(saga_id)
             if actor is not None:

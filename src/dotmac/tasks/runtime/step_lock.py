@@ -1,11 +1,12 @@
-"""A step's handler inside the lock that its step names.
+"""The lock that a step names: waited for before an attempt begins, held while its handler runs.
 
 What the lock adds to the outcomes of an attempt:
 
 - the lock was lost while the handler ran: ``LockLost``, unknown, whatever the handler made of being cancelled: others
   may have been at work beside it;
-- the attempt ended before the lock was held: the handler was not invoked, so nothing happened. That the storage does
-  not answer is no reason to end it: the attempt waits, as long as its time-out and the saga's deadline allow.
+- the lock was lost before the handler was called, while the attempt was being recorded: nothing happened.
+
+Waiting for the lock is no attempt. A storage that does not answer does not end the wait.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import trio
 
-from ..errors import EnvironmentFault, LockLost
+from ..errors import ActorDied, EnvironmentFault, LockLost, NotStarted
 from .context import HandlerContext
 from .error_texts import repr_of
 from .handlers import Handler
@@ -26,45 +27,65 @@ _PAUSE = 0.5
 _log = logging.getLogger(__name__)
 
 
-class LockedHandler:
-    """A handler that is called under a lock.
+class StepLock:
+    """One lock for one attempt.
 
     Args:
-        handler: The handler.
+        locks: Of the runtime.
         name: The lock's.
         ttl: Seconds of its lease.
-        locks: Of the runtime.
+        saga: The saga and its tenant, for messages and metrics.
 
     Attributes:
-        invoked: Whether the handler was called.
-        what: What it waits for, for messages.
+        held: Whether it was granted.
+        invoked: Whether the handler was called under it.
     """
 
-    def __init__(self, handler: Handler, name: str, ttl: float, locks: LockService) -> None:
-        self._handler = handler
-        self._name = name
-        self._ttl = ttl
-        self._locks = locks
-        self.invoked = False
-        self.what = f"the lock {name!r} was granted"
-        self.handler = Handler(handler.name, self._call, handler.function, handler.unknown_errors)
+    __slots__ = ("_block", "_name", "_saga_id", "held", "invoked")
 
-    async def _call(self, parameters: dict[str, Any], context: HandlerContext) -> Any:
-        while True:
+    def __init__(self, locks: LockService, name: str, ttl: float, saga: tuple[str, str]) -> None:
+        self._name = name
+        self._saga_id, tenant_id = saga
+        self._block = HoldingOne(locks, [name], ttl=ttl, wait=None, tenant_id=tenant_id)
+        self.held = False
+        self.invoked = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether its lease is over although the handler was not called yet."""
+        return self._block.lost
+
+    async def acquire(self) -> None:
+        """Wait for the lock, as long as it takes. When it is cancelled, nothing is held or queued."""
+        while not self.held:
             try:
-                async with HoldingOne(
-                    self._locks, [self._name], ttl=self._ttl, wait=None, tenant_id=context.tenant_id
-                ) as held:
+                await self._block.acquire()
+                self.held = True
+            except (EnvironmentFault, NotStarted, ActorDied) as error:  # the last two: the locks are being restarted
+                _log.warning("saga %s waits for the lock %r: %s", self._saga_id, self._name, error)
+                await trio.sleep(_PAUSE)
+
+    async def abandon(self) -> None:
+        """Give the lock back without calling the handler."""
+        if self.held:
+            self.held = False
+            await self._block.abandon()
+
+    def around(self, handler: Handler) -> Handler:
+        """The handler, to be called under the lock, which is given back afterwards."""
+
+        async def call(parameters: dict[str, Any], context: HandlerContext) -> Any:
+            self.held = False
+            try:
+                async with self._block as held:
+                    await trio.lowlevel.checkpoint_if_cancelled()  # the lease may have been lost already
                     self.invoked = True
                     context.lock_fence = held.fence
-                    return await self._handler.call(parameters, context)
+                    return await handler.call(parameters, context)
             except BaseExceptionGroup as group:
                 lost = group.subgroup(LockLost)
                 if lost is None or not isinstance(group, ExceptionGroup):
                     raise
                 raise LockLost(f"{group.exceptions[-1]}; the handler raised {repr_of(group.exceptions[0])}") from group
-            except EnvironmentFault as error:
-                if self.invoked:
-                    raise
-                _log.warning("the lock %r of %s is waited for: %s", self._name, context.token, error)
-            await trio.sleep(_PAUSE)
+
+        return Handler(handler.name, call, handler.function, handler.unknown_errors, handler.demand)
