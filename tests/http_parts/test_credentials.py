@@ -94,3 +94,8 @@ def test_a_repetition_may_have_cookies_more_and_none_less(first: str, repetition
     one, other = with_cookies("f", cookies(first)), with_cookies("f", cookies(repetition))
     assert is_same_but_for_new_cookies(one, other) is same
     assert not is_same_but_for_new_cookies(one, with_cookies("g", cookies(repetition)))
+
+
+def test_a_line_of_a_hundred_thousand_cookies_is_compared_whole() -> None:
+    line = "a=1;" * 100_000
+    assert cookies(line) == cookies(line) != cookies(line + "b=2")

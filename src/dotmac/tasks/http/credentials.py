@@ -38,6 +38,7 @@ CREDENTIAL_HEADERS = (
 _FIELDS = frozenset(header.lower().encode("ascii") for header in CREDENTIAL_HEADERS)
 _DIGITS = 16  # 64 bits: a client that can choose a cookie with this digest could choose the user's own as well
 _MOST_COOKIES = 60
+_MOST_PAIRS = 1_000  # of one line; what follows counts as one value
 _SESSION_COOKIE = b"session"  # the name that Starlette's SessionMiddleware gives its cookie
 # Cookies of load balancers and of visit counters: they change at any response, and never name a user of the app.
 _NO_USER = (
@@ -102,6 +103,8 @@ def is_same_but_for_new_cookies(first: str, repetition: str) -> bool:
 
 def _cookies(headers: Iterable[_Line]) -> list[_Line]:
     """Names and values in one order; white space, quotes and empty pairs make no difference."""
-    pairs = [pair.partition(b"=") for name, value in headers if name == b"cookie" for pair in value.split(b";")]
+    pairs = [
+        pair.partition(b"=") for name, value in headers if name == b"cookie" for pair in value.split(b";", _MOST_PAIRS)
+    ]
     named = ((name.strip(), value.strip().strip(b'"')) for name, equals, value in pairs if equals or name.strip())
     return sorted(named)

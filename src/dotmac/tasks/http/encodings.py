@@ -16,6 +16,7 @@ from .replay import StoredResponse
 
 _ALIASES = {b"x-gzip": b"gzip", b"x-compress": b"compress"}
 _WINDOW_BITS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}  # what the standard library can undo
+_MOST_ITEMS = 100  # codings that are looked at; there are a dozen
 _LARGEST = 64 * 1024 * 1024
 # They are of the bytes as they were encoded.
 _OF_THE_ENCODING = frozenset({b"content-encoding", b"content-md5", b"content-digest", b"repr-digest", b"digest"})
@@ -69,7 +70,7 @@ def content_codings(headers: Iterable[Header]) -> list[bytes]:
 
 def _weights(accept_encoding: bytes) -> dict[bytes, float]:
     weights: dict[bytes, float] = {}
-    for item in accept_encoding.split(b","):
+    for item in accept_encoding.split(b",", _MOST_ITEMS)[:_MOST_ITEMS]:
         coding, *parameters = (part.strip().lower() for part in item.split(b";"))
         if coding:
             weights[_ALIASES.get(coding, coding)] = _weight(parameters)
