@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Host, Mount, Route
 from trio.testing import MockClock
 
-from dotmac.tasks import BackgroundOperationsMiddleware, IdempotencyOptions, InvalidInput, MemoryStorage
+from dotmac.tasks import BackgroundOperationsMiddleware, IdempotencyOptions, InvalidInput, MemoryStorage, RouteRule
 from dotmac.tasks.http.credentials import CREDENTIAL_HEADERS
 from middleware.asgi_client import Client, Response
 from runtime.nodes import Node
@@ -223,6 +223,31 @@ async def test_a_route_that_needs_credentials_reads_no_body_without_them(
         for user in ([("Authorization", "alice")], [("X-User-ID", "alice")]):
             assert (await send(app, user)).status == 200
         assert (await send(app, [], key="")).problem == "key-malformed"
+
+
+async def test_no_file_is_written_for_a_path_without_a_route(
+    autojump_clock: MockClock, shared: MemoryStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files: list[Any] = []
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda: files.append("written"))
+    orders = Orders(of_header("host"))
+    async with Node(shared, lambda _: None) as node:
+        shop = orders.app
+        shop.add_middleware(BackgroundOperationsMiddleware, manager=node.manager)
+        refused = await Client(shop).post("/nope", [b"x" * 100_000] * 3)
+        assert (refused.status, refused.problem, refused.json["limit"]) == (413, "body-too-large", 262_144)
+        assert (await Client(shop).post("/nope", b"x" * 100_000)).status == 404
+    assert files == []
+
+
+async def test_a_rule_for_a_path_without_a_route_sets_its_limit(
+    autojump_clock: MockClock, shared: MemoryStorage
+) -> None:
+    orders = Orders(of_header("host"))
+    async with Node(shared, lambda _: None) as node:
+        shop, rules = orders.app, [RouteRule("/nope", body_limit=1_000_000)]
+        shop.add_middleware(BackgroundOperationsMiddleware, manager=node.manager, routes=rules)
+        assert (await Client(shop).post("/nope", [b"x" * 100_000] * 3)).status == 404
 
 
 # --- sessions -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ import anyio
 
 from .asgi import ClientGone, Message, Receive, Reply, Scope, Send, header_values
 
-_IN_MEMORY = 262_144  # bytes of a body that stay in memory
+IN_MEMORY = 262_144
+"""Bytes of a body that stay in memory."""
+
 _CHUNK = 262_144
 _DRAINED = 1_048_576  # bytes of a body that are cheaper to read and throw away than a new connection
 _DRAIN_SECONDS = 2.0
@@ -82,7 +84,7 @@ class BufferedBody:
     async def _add(self, chunk: bytes) -> None:
         self._parts.append(chunk)
         self._size += len(chunk)
-        if self._size > _IN_MEMORY:
+        if self._size > IN_MEMORY:
             await self._write_out()
 
     async def _write_out(self) -> None:

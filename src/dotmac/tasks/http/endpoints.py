@@ -32,6 +32,8 @@ class Endpoint:
 
 
 UNKNOWN = Endpoint()
+NOWHERE = Endpoint()
+"""No route of the router matches, so only a middleware inside can answer with anything but an error."""
 
 
 def find_endpoint(scope: Scope, router: Any | None) -> Endpoint:
@@ -41,7 +43,10 @@ def find_endpoint(scope: Scope, router: Any | None) -> Endpoint:
         scope: Of the request.
         router: The one that lies ahead; None: unknown.
     """
-    return UNKNOWN if router is None else _search(router.routes, dict(scope), "")
+    if router is None:
+        return UNKNOWN
+    found = _search(router.routes, dict(scope), "")
+    return NOWHERE if found is UNKNOWN else found
 
 
 def _search(routes: Any, scope: dict[str, Any], prefix: str) -> Endpoint:

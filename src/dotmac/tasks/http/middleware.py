@@ -18,14 +18,14 @@ from . import problems
 from .admission import Gate
 from .asgi import ClientGone, Reply, header_values, route_path
 from .authority import origin_of
-from .body import BodyTooLarge, BufferedBody, Refusal, announced_length
+from .body import IN_MEMORY, BodyTooLarge, BufferedBody, Refusal, announced_length
 from .credentials import CREDENTIAL_HEADERS, with_cookies
-from .endpoints import find_endpoint
+from .endpoints import NOWHERE, find_endpoint
 from .fingerprint import Fingerprint, RequestHead
 from .identity import Sender, SenderRules
 from .keys import parse_idempotency_key
 from .lifespan import RuntimeLife
-from .options import SAFE_METHODS, IdempotencyOptions
+from .options import BODY_LIMIT, SAFE_METHODS, IdempotencyOptions
 from .reach import router_ahead, watch
 from .records import RecordBook
 from .routes import RouteRule, Routes, is_protected, overrides_of
@@ -148,17 +148,20 @@ class BackgroundOperationsMiddleware:
             identity, asked.target, state.key or "", strict=options.strict, credentials=asked.sender.credentials
         )
         state.record_key = name
+        limit = options.body_limit
+        if endpoint is NOWHERE and limit == BODY_LIMIT:
+            limit = IN_MEMORY
         with BufferedBody() as body:
             fingerprint = _fingerprint(scope, asked, options)
             try:
-                if announced_length(scope) > options.body_limit:  # nobody need send it to hear that
+                if announced_length(scope) > limit:  # nobody need send it to hear that
                     raise BodyTooLarge(unread=True)
-                await body.fill(receive, fingerprint.update, options.body_limit)
+                await body.fill(receive, fingerprint.update, limit)
             except ClientGone:
                 return
             except BodyTooLarge as error:
                 answer = Refusal if error.unread else Reply
-                await answer(problems.body_too_large(options.body_limit).messages())(scope, receive, send)
+                await answer(problems.body_too_large(limit).messages())(scope, receive, send)
                 return
             if fingerprint.is_costly:
                 fingerprinted = await anyio.to_thread.run_sync(fingerprint.finish)

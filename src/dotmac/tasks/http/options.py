@@ -13,6 +13,7 @@ from .fingerprint import CANONICAL_LIMIT, FingerprintMode
 from .keys import MAX_KEY_LENGTH
 
 _MIB = 1024 * 1024
+BODY_LIMIT = 64 * _MIB
 _CHOICES = {
     "fingerprint": ("bytes", "json"),
     "in_flight": ("conflict", "wait", "accepted"),
@@ -66,7 +67,8 @@ class IdempotencyOptions:
         wait_seconds: How long ``wait`` waits.
         lease: How long a key is blocked if the process that holds it dies.
         ttl: How long a response is kept, counted from its end; None: the manager's ``default_ttl``.
-        body_limit: Longest request body; a longer one is refused with 413.
+        body_limit: Longest request body; a longer one is refused with 413. Unless this is set, a path that no route
+            of the app matches takes 256 KiB, so that no file is written for it.
         response_limit: Longest response body that is kept; of a longer one the status and headers are.
         unstored_headers: Names of response headers to leave out of replays, besides those that always are.
         release_statuses: Statuses by which the handler says that nothing was done: the key is given back, the next
@@ -104,7 +106,7 @@ class IdempotencyOptions:
     wait_seconds: float = 10.0
     lease: float = 30.0
     ttl: float | None = None
-    body_limit: int = 64 * _MIB
+    body_limit: int = BODY_LIMIT
     response_limit: int = _MIB
     unstored_headers: Collection[str] = ()
     release_statuses: Collection[int] = frozenset({401, 403, 429})
