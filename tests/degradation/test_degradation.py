@@ -18,7 +18,7 @@ Call = Callable[[], Awaitable[object]]
 MUST_FAIL_WITHIN = 15.0  # seconds: the 0.5 s of the socket, or the 5 s that a call waits for a worker, and plenty
 CLEAR = {
     "gone": "cannot connect|connection .* lost",
-    "paused": "did not answer|Timeout",
+    "paused": "did not answer|has not answered|Timeout",
     "full": "is full: raise its maxmemory",
     "read-only": "is read-only|is no master any more|it said: READONLY",
     "loading": "is still loading|did not answer|cannot connect|connection .* lost",

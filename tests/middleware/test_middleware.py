@@ -557,6 +557,8 @@ async def test_a_runtime_that_cannot_be_started_is_not_waited_for_for_ever(
     assert (response.status, response.header("idempotency-degraded")) == (201, "storage-unavailable")
     assert trio.current_time() < 10
     shop.node.wire.fault = None
+    assert (await shop.client.post()).header("idempotency-degraded") == "storage-unavailable"  # fails at once
+    await trio.sleep(1)
     assert (await shop.client.post()).header("idempotency-degraded") is None  # started by the request, as it should be
     await shop.node.manager.stop()
 

@@ -45,6 +45,8 @@ POINTS = (
     "lock_failed",
     "lock_lost",
     "storage_operation",
+    "storage_breaker_opened",
+    "storage_breaker_closed",
     "http_storage_failed",
 )
 """Everything that is told; ``<point>_hook`` is the name to register a hook under."""

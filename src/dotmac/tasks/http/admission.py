@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-import anyio
 import msgspec
 
-from ..errors import DotmacTasksError, EnvironmentFault, NotStarted, StorageUnavailable
+from ..errors import DotmacTasksError, EnvironmentFault, NotStarted
 from ..metrics import emit
 from . import problems
 from .asgi import Reply, with_header
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 DEGRADED = (b"idempotency-degraded", b"storage-unavailable")
 """The header of a response to a request that carried a key and was run without protection."""
 
-_PATIENCE = 5.0  # seconds for a start; a client that hangs is no better served than one that is refused
 _RETRY_AFTER = 5.0  # seconds
 _log = logging.getLogger(__name__)
 
@@ -74,10 +72,7 @@ class Gate:
     async def _ask(self, state: RequestState, request: KeyedRequest) -> ClaimAnswer:
         manager = state.manager
         if not self._life.is_ready:
-            with anyio.move_on_after(_PATIENCE):
-                await self._life.ensure_started()
-            if not self._life.is_ready:
-                raise StorageUnavailable(f"the runtime could not be started within {_PATIENCE:g} s")
+            await self._life.ensure_started()
         met = await manager.begin_claim(request, state.work, owner=self._owner)
         if met.outcome == "mismatch" and is_same_but_for_new_cookies(met.fingerprint, request.fingerprint):
             request = msgspec.structs.replace(request, fingerprint=met.fingerprint)

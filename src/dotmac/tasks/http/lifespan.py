@@ -7,12 +7,13 @@ in a lifespan of its own) is left alone.
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 from typing import TYPE_CHECKING
 
 import anyio
 
-from ..errors import DotmacTasksError
+from ..errors import DotmacTasksError, EnvironmentFault, StorageUnavailable
 
 if TYPE_CHECKING:
     from ..manager import BackgroundOperationsManager
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _STARTED = ("lifespan.startup.complete", "lifespan.startup.failed")
 _ENDINGS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
+_PATIENCE = 5.0  # seconds for a start; a client that hangs is no better served than one that is refused
+_RESTART_AFTER = 1.0  # seconds between two tries to start
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +37,8 @@ class RuntimeLife:
         self._manager = manager
         self._starting: anyio.Event | None = None
         self._warned = False
+        self._failure: EnvironmentFault | None = None
+        self._failed_at = -math.inf
 
     @property
     def is_ready(self) -> bool:
@@ -41,22 +46,38 @@ class RuntimeLife:
         return self._starting is None and self._manager.is_running
 
     async def ensure_started(self) -> None:
-        """Start the runtime unless it runs; those who ask meanwhile wait for the one start.
+        """Start the runtime unless it runs; callers meanwhile wait for the one start.
+
+        After a failed start, one caller in each second tries again. The others fail at once.
 
         Raises:
-            EnvironmentFault: The storage cannot be used. The next one who asks tries again.
+            EnvironmentFault: The storage cannot be used, or does not answer for 5 s.
         """
         self._warn_of_memory()
         while not self.is_ready:
+            since_failure = anyio.current_time() - self._failed_at
+            if self._failure is not None and (self._starting or 0 <= since_failure < _RESTART_AFTER):
+                raise StorageUnavailable(f"the runtime could not be started: {self._failure}") from self._failure
             if self._starting is not None:
                 await self._starting.wait()
                 continue
             self._starting = started = anyio.Event()
             try:
-                await self._manager.start()
+                await self._start()
             finally:
                 self._starting = None
                 started.set()
+
+    async def _start(self) -> None:
+        try:
+            with anyio.move_on_after(_PATIENCE):
+                await self._manager.start()
+            if not self._manager.is_running:
+                raise StorageUnavailable(f"the runtime could not be started within {_PATIENCE:g} s")
+        except EnvironmentFault as error:
+            self._failure, self._failed_at = error, anyio.current_time()
+            raise
+        self._failure = None
 
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app's lifespan inside the runtime's."""

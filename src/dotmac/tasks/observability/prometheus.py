@@ -52,8 +52,8 @@ class PrometheusMetrics:
             raise InvalidInput("label_limit", f"must be a whole number of 1 or more, not {label_limit!r}")
         self.registry = CollectorRegistry() if registry is None else registry
         self._by_tenant = tenant_label
-        self._workflow, self._operation, self._tenant, self._verb, self._error = (
-            BoundedLabel(label_limit) for _ in range(5)
+        self._workflow, self._operation, self._tenant, self._verb, self._error, self._node = (
+            BoundedLabel(label_limit) for _ in range(6)
         )
         self._children: dict[tuple[object, ...], Any] = {}  # as many as there are series, which labels bound
         self._make_saga_metrics()
@@ -104,6 +104,9 @@ class PrometheusMetrics:
         self._storage_errors = Counter(
             "storage_errors", "Calls of the storage that raised.", ("verb", "error"), of, registry=registry
         )
+        self._breaker = Gauge(
+            "storage_breaker_open", "1 while calls to the node fail at once.", ("node",), of, registry=registry
+        )
 
     # --- feeding them -----------------------------------------------------------------------------------------
 
@@ -124,6 +127,8 @@ class PrometheusMetrics:
             "lock_lost_hook": self._lock_told("lost"),
             "storage_operation_hook": self._storage_called,
             "http_storage_failed_hook": self._http_storage_failed,
+            "storage_breaker_opened_hook": self._breaker_turned(1),
+            "storage_breaker_closed_hook": self._breaker_turned(0),
             **{f"idempotency_key_{outcome}_hook": self._key_told(outcome) for outcome in keys},
         }
         removals = [register_metrics_hooks(**hooks), register_attempt_hook(self._around_attempt)]
@@ -201,6 +206,9 @@ class PrometheusMetrics:
 
     def _http_storage_failed(self, _operation: str, _tenant_id: str, details: Details) -> None:
         self._child(self._http_failures, "unprotected" if details["passed"] else "refused").inc()
+
+    def _breaker_turned(self, state: int) -> Callable[[str, str, Details], None]:
+        return lambda node, _tenant_id, _details: self._child(self._breaker, self._node(node)).set(state)
 
     def _child(self, metric: MetricWrapperBase, *labels: str) -> Any:
         """`metric.labels` remembered: it takes a lock and a check of its arguments, and costs more than counting."""

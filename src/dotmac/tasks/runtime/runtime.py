@@ -13,6 +13,7 @@ import trio
 
 from ..actors import ChildLife, ChildSpec, Supervisor, current_child
 from ..errors import EnvironmentFault, OwnershipLost, StorageUnavailable
+from ..storage.patience import is_patient
 from .claims import ClaimKeeper
 from .environment import SagaEnvironment
 from .janitor import Janitor
@@ -41,6 +42,7 @@ class Runtime:
         self._worker: Worker | None = None
         self._ready = trio.Event()
         self._trouble: Exception | None = None
+        self._gap_began = math.inf  # on trio's clock, which is not there yet
         self._drain_seconds = drain = environment.settings.drain_timeout
         self._drained_at = math.inf
         children = [
@@ -61,16 +63,18 @@ class Runtime:
         """The present worker. Between two of them it waits, so that callers do not notice a lease that was lost.
 
         Raises:
-            StorageUnavailable: There was none for 5 s; the message has what the storage said last.
+            StorageUnavailable: There has been none for 5 s, before or after the call; the message has what the
+                storage said last.
         """
         if self._worker is None:  # nearly never, and a scope costs as much as the rest of the call
-            with trio.move_on_after(_LONGEST_GAP):
+            with trio.move_on_at(self._gap_began + _LONGEST_GAP):
                 while self._worker is None:
                     await self._ready.wait()
         worker = self._worker
         if worker is None:
             reason = self._trouble or "it is being started"
-            raise StorageUnavailable(f"this process has had no worker for {_LONGEST_GAP:g} s: {reason}")
+            seconds = trio.current_time() - self._gap_began
+            raise StorageUnavailable(f"this process has had no worker for {seconds:.1f} s: {reason}")
         return worker
 
     def local_actor(self, saga_id: str) -> SagaActor | None:
@@ -80,6 +84,8 @@ class Runtime:
     async def run(self, *, task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until `request_stop`. Raises what the supervisor could not answer."""
         self.environment.permits.open()
+        self._gap_began = trio.current_time()
+        is_patient.set(True)  # for this task and all below it
         try:
             await self._supervisor.run(task_status=task_status)
         finally:
@@ -105,6 +111,8 @@ class Runtime:
         pause = _FIRST_PAUSE
         while not child.stopping.is_set():
             failure = await self._work(Worker(self.environment), child)
+            if self._worker is not None:
+                self._gap_began = trio.current_time()
             self._worker, self._trouble = None, failure
             if failure is None:
                 return

@@ -109,6 +109,8 @@ class Cluster:
         """See `Topology.primaries`: reads the map anew, so that no node is missed."""
         read = self._read
         self._wanted.set()
+        if self._links and all(link.breaker.is_open for link in self._links.values()):
+            timeout = 0.0
         with trio.move_on_after(timeout):
             await read.wait()
             return [self._link(address) for address in self._primaries]

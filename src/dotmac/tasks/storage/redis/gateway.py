@@ -29,6 +29,7 @@ from .topology import Topology
 
 _SHORTEST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.25
+_REFUSING = {Remedy.WAIT, Remedy.MASTER}
 
 
 class RedisClient:
@@ -122,6 +123,8 @@ class RedisClient:
         reply = await link.ask(call)
         if reply.__class__ is ErrorReply:
             return await self._insist(call, link, reply)
+        if durable and link.breaker.refused_since is not None:
+            link.breaker.served()
         return reply
 
     async def on_every_primary(
@@ -191,6 +194,8 @@ class RedisClient:
                 # Why it had to be tried again says more than that the last try got no answer.
                 raise StorageUnavailable(f"{failure}; before that, it said: {error}") from failure
             if reply.__class__ is not ErrorReply:
+                if call.durable:
+                    link.breaker.served()
                 return reply
             # Where a preface was refused, its error is the reason of the one that followed.
             error, call.refused = call.refused or reply, None
@@ -199,6 +204,8 @@ class RedisClient:
         """Does what can make the next try succeed; returns the seconds to wait before it, or raises."""
         pause: float = min(_LONGEST_PAUSE, _SHORTEST_PAUSE * 2 ** min(attempt, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         remedy = remedy_for(error)
+        if remedy in _REFUSING and link.breaker.refused(error) and not link.waits(call, trio.lowlevel.current_task()):
+            _give_up(error, link, call)
         if remedy is Remedy.NONE or (remedy is Remedy.LOAD and call.loader is None):
             _give_up(error, link, call)
         if remedy is Remedy.LOAD and call.loader is not None:

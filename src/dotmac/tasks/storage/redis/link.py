@@ -19,10 +19,12 @@ from trio.lowlevel import checkpoint_if_cancelled, enable_ki_protection
 
 from dotmac.tasks.errors import EnvironmentFault, InternalError, StorageMisconfigured, StorageUnavailable
 
+from ..patience import is_patient
 from .address import Address
 from .alarm import Alarm
 from .alone import LoneCaller
 from .backoff import backoff
+from .breaker import Breaker
 from .calls import Call
 from .dialing import Dialer
 from .options import RedisOptions
@@ -48,6 +50,7 @@ class Link:
     Attributes:
         name: The node, or what the sentinels call it.
         address: The server of the present connection, or of the last one.
+        breaker: Says whether calls wait for a connection or fail at once.
     """
 
     def __init__(self, name: Address | str, dialer: Dialer, options: RedisOptions, keeper: Keeper) -> None:
@@ -65,6 +68,7 @@ class Link:
         self._closed: str | None = None
         self._idle_writer: trio.lowlevel.Task | None = None
         self._life = trio.CancelScope()
+        self.breaker = Breaker(name, options.socket_timeout)
 
     @property
     def connected(self) -> bool:
@@ -80,6 +84,7 @@ class Link:
             queued=len(self._outbox),
             unanswered=self._unanswered(),
             trouble=None if self.connected else self._trouble,
+            away=self.breaker.is_open,
         )
 
     def _unanswered(self) -> int:
@@ -96,7 +101,7 @@ class Link:
 
         Raises:
             StorageUnavailable: No reply within the call's time, the connection was lost with a reply outstanding
-                to a command that is not safe to repeat, or the link was closed.
+                to a command that is not safe to repeat, the node is away (see `Breaker`), or the link was closed.
             StorageMisconfigured: The server does not let us in.
         """
         await checkpoint_if_cancelled()  # who finds each reply at once would never hear of it else, nor of Ctrl-C
@@ -111,6 +116,8 @@ class Link:
                 return call.reply
             call.task = task
         else:
+            if self.breaker.is_open and not self.waits(call, task):
+                raise self.breaker.error(call)
             call.task = task
             self.enqueue(call)
         await trio.lowlevel.wait_task_rescheduled(call.abort)
@@ -130,8 +137,14 @@ class Link:
         """Takes over a call whose task sleeps already, from another link."""
         if self._closed is not None:
             call.fail(StorageUnavailable(f"{self.name}: {self._closed}"))
+        elif self.breaker.is_open and not self.waits(call, call.task):
+            call.fail(self.breaker.error(call))
         else:
             self.enqueue(call)
+
+    def waits(self, call: Call, task: trio.lowlevel.Task | None) -> bool:
+        """Whether the call stays queued while the node is away: background work, or a caller with a longer time."""
+        return call.timeout > self._options.socket_timeout or (task is not None and task.context.get(is_patient, False))
 
     def forget(self, call: Call) -> None:
         """See `Queue.forget`. What has been sent keeps its place: its reply will come and must not go to another."""
@@ -169,6 +182,7 @@ class Link:
         """Fails every waiting call with StorageUnavailable, drops the connection and takes no calls any more."""
         if self._closed is None:
             self._closed = reason
+        self.breaker.discard()
         sent = self._session.unsettled if self._session is not None else []
         for call in [*sent, *self._outbox.drain()]:
             call.fail(StorageUnavailable(f"{self.name}: {self._closed}"))
@@ -179,6 +193,7 @@ class Link:
     def retire(self) -> None:
         """Ends the link without haste: hands over what was not sent, waits for what was, then closes."""
         self._closed = "this node is no longer in charge"
+        self.breaker.discard()
         if self._session is None:
             self._life.cancel()
         else:
@@ -196,6 +211,7 @@ class Link:
 
     async def _keep_connected(self) -> None:
         attempt = 0
+        self._miss(trio.current_time())
         while self._closed is None:
             try:
                 session = await self._dialer.dial(self._new_session)
@@ -213,6 +229,8 @@ class Link:
 
     def _unreachable(self, failure: EnvironmentFault) -> None:
         self._trouble = str(failure)
+        self.breaker.failed(failure)
+        self._watch_breaker()
         if isinstance(failure, StorageMisconfigured):  # waiting will not mend it
             for call in self._outbox.drain():
                 call.fail(StorageMisconfigured(self._trouble))
@@ -222,17 +240,28 @@ class Link:
         self._session = session
         self.address = session.address
         self._connections += 1
+        self.breaker.close()
         self._progress()
         try:
             await session.ended.wait()
         finally:
             session.close("the client was closed")  # only if it is open still: we were cancelled
             self._session = None
+            self._miss(session.silent_since, session.failure)
             self._sort_out(session)
         if isinstance(session.failure, InternalError):
             raise session.failure
         self._trouble = str(session.failure)
         self._keeper.troubled(self)
+
+    def _miss(self, since: float, failure: Exception | None = None) -> None:
+        """There is no connection; the node has been silent since then."""
+        self.breaker.lost(since, failure if isinstance(failure, EnvironmentFault) else None)
+        self._watch_breaker()
+
+    def _watch_breaker(self) -> None:
+        if self.breaker.opens_at < self._alarm.when:
+            self._alarm.advance(self.breaker.opens_at)
 
     def _sort_out(self, session: Session) -> None:
         again: list[Call] = []
@@ -284,10 +313,19 @@ class Link:
         session = self._session
         sent = session.still_unsettled() if session else []
         nearest = fail_overdue(self.name, sent, self._outbox, self._trouble, now)
+        if self.breaker.check(now):
+            self._fail_impatient()
+        nearest = min(nearest, self.breaker.opens_at)
         self._progress()
         if session is not None and sent:
             nearest = min(nearest, self._check_silence(session, sent[0], now))
         return nearest
+
+    def _fail_impatient(self) -> None:
+        for call in [*self._outbox.ready, *self._outbox.crowd]:
+            if call.task is not None and not self.waits(call, call.task):
+                call.fail(self.breaker.error(call))
+                self._outbox.drop(call)
 
     def _check_silence(self, session: Session, oldest: Call, now: float) -> float:
         """Drops a connection that has said nothing for too long, else returns when that would be."""

@@ -24,6 +24,7 @@ class Listener:
         ended: Set when the connection is gone.
         failure: Why it went, as text.
         heard: Whether anything came; may be reset to watch for silence.
+        heard_at: When it came last, on trio's clock; the start of the connection before that.
     """
 
     def __init__(self, address: Address, on_said: Callable[[Listener, Any], None]) -> None:
@@ -31,6 +32,7 @@ class Listener:
         self.ended = trio.Event()
         self.failure: str | None = None
         self.heard = False
+        self.heard_at = trio.current_time()
         self._on_said = on_said
         self._wire: Wire | None = None
         self._reader = hiredis.Reader(
@@ -55,6 +57,7 @@ class Listener:
     def received(self, data: bytes) -> None:
         """See `Sink.received`."""
         self.heard = True
+        self.heard_at = trio.current_time()
         try:
             self._reader.feed(data)
             while self.failure is None and (said := self._reader.gets()) is not _INCOMPLETE:

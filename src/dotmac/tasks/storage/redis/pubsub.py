@@ -8,6 +8,7 @@ reconnect wakes every watcher.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +17,7 @@ from trio.lowlevel import enable_ki_protection
 
 from dotmac.tasks.errors import EnvironmentFault, StorageMisconfigured, StorageUnavailable
 
+from ..patience import is_patient
 from .backoff import backoff
 from .commands import pack
 from .listener import Listener
@@ -96,6 +98,8 @@ class Subscriptions:
         self._needed = trio.Event()
         self._listener: Listener | None = None
         self._trouble: str | None = None
+        # After this moment of trio's clock a caller without patience no longer waits for a connection.
+        self._away_at = math.inf
         self._closed = False
         # Each SUBSCRIBE, UNSUBSCRIBE and PING is answered once, in order; so the n-th answer is for the n-th of these.
         self._asked: deque[tuple[bytes, bytes]] = deque()
@@ -121,13 +125,19 @@ class Subscriptions:
             watch.ready.set()
         elif first or channel not in self._pending:  # a pending one may have an UNSUBSCRIBE behind it
             self._ask(b"SUBSCRIBE", channel)
-        with trio.move_on_after(self._timeout):
+        asked_at = trio.current_time()
+        with trio.move_on_after(self._timeout) as waiting:
+            if not is_patient.get():
+                waiting.deadline = min(waiting.deadline, max(self._away_at, asked_at))
             await watch.ready.wait()
         if watch.failure is not None:
             raise watch.failure
         if not watch.ready.is_set():
+            seconds = trio.current_time() - asked_at
+            if self._listener is not None and self._listener.heard_at < asked_at and seconds >= self._timeout:
+                self._listener.close(f"silent for {seconds:.3g} s with a subscription unanswered")
             raise StorageUnavailable(
-                f"no subscription to {channel.decode(errors='replace')} within {self._timeout:g} s "
+                f"no subscription to {channel.decode(errors='replace')} within {seconds:.3g} s "
                 f"({self._trouble or 'the server did not answer'})"
             )
 
@@ -163,6 +173,7 @@ class Subscriptions:
 
     async def _keep_connected(self) -> None:
         attempt = 0
+        self._away_at = trio.current_time() + self._timeout
         while True:
             try:
                 listener = await self._dialer.dial(self._new_listener)
@@ -181,6 +192,7 @@ class Subscriptions:
 
     async def _listen(self, listener: Listener) -> bool:
         self._listener = listener
+        self._away_at = math.inf
         for channel in self._watches:
             self._ask(b"SUBSCRIBE", channel)
         try:
@@ -190,6 +202,7 @@ class Subscriptions:
                 nursery.cancel_scope.cancel()
         finally:
             self._listener = None
+            self._away_at = trio.current_time() + (self._timeout if listener.heard else 0.0)
             self._asked.clear()
             self._pending.clear()
             self._acknowledged.clear()

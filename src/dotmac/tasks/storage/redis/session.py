@@ -124,6 +124,13 @@ class Session:
         return call.sent_at >= self.began_at + _YOUNG
 
     @property
+    def silent_since(self) -> float:
+        """Since when the server owes an answer and has sent nothing; this moment if it owes none."""
+        if not self.unanswered:
+            return trio.current_time()
+        return max(self.heard_at, self.unanswered[0].sent_at)
+
+    @property
     def unsettled(self) -> list[Call]:
         """All calls that were sent and whose outcome is open, in the order in which they were sent.
 

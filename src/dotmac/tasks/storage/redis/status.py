@@ -16,6 +16,7 @@ class LinkStatus:
         queued: Calls not sent yet.
         unanswered: Commands sent and not answered, including those whose caller has given up.
         trouble: What went wrong last while connecting; None while connected.
+        away: Whether the circuit breaker is open, so that calls fail at once.
     """
 
     name: str
@@ -24,3 +25,4 @@ class LinkStatus:
     queued: int
     unanswered: int
     trouble: str | None
+    away: bool
