@@ -23,6 +23,7 @@ from .errors import (
     StorageRefused,
     StorageUnavailable,
     UnknownOperation,
+    WouldDeadlock,
 )
 from .handle import SagaHandle
 from .http.middleware import BackgroundOperationsMiddleware
@@ -117,6 +118,7 @@ __all__ = [
     "UnknownOperation",
     "Verdict",
     "WorkerInfo",
+    "WouldDeadlock",
     "__version__",
     "add_background_operations_middleware",
     "declare_no_effect",

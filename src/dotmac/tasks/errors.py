@@ -70,7 +70,11 @@ class IdempotencyMismatch(UsageError):
     """The key exists for another request (other user, operation or parameters). Use a new key."""
 
 
-class LockReentered(UsageError):
+class WouldDeadlock(UsageError):
+    """The call would wait for something that waits for the caller, so it would never return. Nothing was begun."""
+
+
+class LockReentered(WouldDeadlock):
     """The same task asked for a lock that it already holds, which would wait for ever."""
 
 

@@ -24,6 +24,7 @@ from .claims import ClaimKeeper, HeldClaim, ScopeHolder
 from .context import HandlerContext
 from .error_texts import class_of, repr_of, storable, text_of
 from .permits import Permit
+from .wait_graph import enter_scope, leave_scope
 
 _SIGN_OFF = 1.0  # seconds that one word to the storage may take although its caller was cancelled
 _PAUSE = 0.2
@@ -76,7 +77,11 @@ class ClaimedWork:
         with keeper.working(self._claim):
             try:
                 with keeper.holding(self._claim, self._scope):
-                    return await self._do(work, context, store_errors=store_errors)
+                    outer = enter_scope(self._scope)
+                    try:
+                        return await self._do(work, context, store_errors=store_errors)
+                    finally:
+                        leave_scope(outer)
             finally:
                 # It raised, or its caller was cancelled: whoever asks next runs it again, under the same token. A
                 # claim that was lost is left alone, so that the next claim counts as a takeover.

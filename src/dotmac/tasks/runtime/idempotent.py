@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..bounds import check_encodable, check_record_ttl
+from ..crossing.identity import current_caller
 from ..errors import (
     ClaimLost,
     IdempotencyInProgress,
@@ -31,6 +32,7 @@ from .handlers import Handler
 from .inside_handlers import waiting_for_others
 from .key_views import key_list, key_view, stored_result
 from .pages import check_limit
+from .wait_graph import waiting_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class IdempotentOperations:
         self._environment = environment
         self._storage = environment.storage
         self._claims = claims
+        self._runners: dict[str, object] = {}  # callers by the key that they run
 
     def request(
         self, names: tuple[str, str | None, str], parameters: dict[str, Any] | None, key: str | None, ttl: float | None
@@ -155,6 +158,7 @@ class IdempotentOperations:
             OperationFailed: The operation ended with a stored error.
             ClaimLost: The claim could not be kept, so nothing was stored.
             NotStarted: The runtime stops, and the handler was not called.
+            WouldDeadlock: The present run waits for the caller.
             Exception: What the handler raised; the key is free for another try.
         """
         handler = self._handler(operation)
@@ -166,7 +170,13 @@ class IdempotentOperations:
     async def _run(self, operation: Operation, handler: Handler, wait: float | None, *, store_errors: bool) -> Any:
         settings = self._environment.settings
         wish = ClaimWish(operation.new, fresh_id(), "run_idempotent", settings.claim_lease)
-        asked_at, verdict = await claim_key(self._storage, wish, wait=wait)
+        key = operation.new.key
+        if wait == 0:
+            asked_at, verdict = await claim_key(self._storage, wish, wait=wait)
+        else:
+            target = f"the run of {operation.new.operation_type!r} under key {key}"
+            with waiting_for(target, lambda: self._runners.get(key), bounded=wait is not None):
+                asked_at, verdict = await claim_key(self._storage, wish, wait=wait)
         record = verdict.record
         if verdict.outcome == IN_PROGRESS:
             left = max(record.lease_until - self._storage.now(), 0.0)
@@ -191,7 +201,11 @@ class IdempotentOperations:
         )
         context, parameters = _context(operation, record), copy_json(operation.parameters)
         work = functools.partial(handler.call, parameters)
-        ended = await claimed.run(work, context, self._claims, store_errors=store_errors)
+        self._runners[key] = current_caller()
+        try:
+            ended = await claimed.run(work, context, self._claims, store_errors=store_errors)
+        finally:
+            del self._runners[key]
         self._tell_end(ended)
         return stored_result(ended)
 

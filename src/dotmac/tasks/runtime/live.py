@@ -59,14 +59,16 @@ class LiveSagas:
         environment: Shared by all actors.
         worker_id: Who owns the sagas.
         spawn: Starts an actor's task (`Supervisor.spawn`).
+        lease: The scope that ends with the worker's lease; all actors run in it.
 
     Attributes:
         worker_id: The same.
         strays: Sagas that may be ours in the storage but have no actor here.
     """
 
-    def __init__(self, environment: SagaEnvironment, worker_id: str, spawn: Spawn) -> None:
+    def __init__(self, environment: SagaEnvironment, worker_id: str, spawn: Spawn, lease: trio.CancelScope) -> None:
         self._environment = environment
+        self._lease = lease
         self._storage = environment.storage
         self.worker_id = worker_id
         self._spawn_task = spawn
@@ -208,7 +210,7 @@ class LiveSagas:
 
     def _spawn(self, journal: Journal, *, fruitless: int = 0, opening: _Opening | None = None) -> None:
         permit = None if opening is None else opening.permit
-        actor = SagaActor(self._environment, journal, fruitless=fruitless, permit=permit)
+        actor = SagaActor(self._environment, journal, self._lease, fruitless=fruitless, permit=permit)
         saga_id = actor.saga_id
 
         def gone(failure: BaseException | None) -> None:

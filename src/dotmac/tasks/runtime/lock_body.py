@@ -24,6 +24,7 @@ from .lock_holding import Body, Ticket
 from .lock_renewals import LockRenewals
 from .lock_service import LockService
 from .lock_times import check_ttl
+from .wait_graph import enter_scope, leave_scope
 
 
 class HeldLock:
@@ -117,7 +118,7 @@ class _Holding:
         tenant_id: For metrics.
     """
 
-    __slots__ = ("_body", "_names", "_service", "_tenant_id", "_ttl", "_used", "_wait")
+    __slots__ = ("_body", "_names", "_outer", "_service", "_tenant_id", "_ttl", "_used", "_wait")
 
     def __init__(
         self, service: LockService, names: Sequence[str], *, ttl: float, wait: float | None, tenant_id: str = ""
@@ -158,6 +159,7 @@ class _Holding:
         wait, ends = self._wait, trio.current_time() + self._wait if self._wait else 0.0
         if not self._body.tickets:
             await self.acquire()
+        self._outer = enter_scope(self._body.scope)
         self._body.scope.__enter__()  # not before: until then there is nothing that could be lost
         try:
             for name in names[1:]:
@@ -172,6 +174,7 @@ class _Holding:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         failure = error
+        leave_scope(self._outer)
         try:
             if self._body.scope.__exit__(kind, error, trace):
                 failure = None

@@ -27,6 +27,7 @@ from .lock_shortcut import Shortcuts
 from .lock_tools import SIGN_OFF, LockTools, stopped
 from .lock_views import lock_view, standing_view
 from .lock_wakeups import Wakeups
+from .wait_graph import waiting_for
 from .whereabouts import process_name
 
 _MANY = 100  # locks without a body of which some may be over and still remembered
@@ -76,6 +77,7 @@ class LockService:
         Raises:
             LockNotAcquired: It was not granted in this time.
             LockReentered: This task holds it already.
+            WouldDeadlock: Its holder waits for this task.
             NotStarted: The runtime stops.
             EnvironmentFault: The storage cannot tell.
         """
@@ -85,9 +87,9 @@ class LockService:
             ticket = Ticket(name, ttl, wait == 0, body, current_caller())
             if wait:
                 with trio.move_on_after(wait):
-                    await self._obtain(ticket)
+                    await self._obtain(ticket, bounded=True)
             else:
-                await self._obtain(ticket)
+                await self._obtain(ticket, bounded=wait == 0)
             if ticket.over or not ticket.settled.is_set():  # granted in the very moment in which the wait was over
                 raise LockNotAcquired(f"the lock {name!r} was not granted within {wait:g} s")
             if ticket.failure is not None:
@@ -128,20 +130,25 @@ class LockService:
                 lost.append(LockLost(f"the lock {ticket.name!r} (fence {ticket.fence}) was lost before its body ended"))
         return lost
 
-    async def _obtain(self, ticket: Ticket) -> None:
-        """Have the ticket settled. When cancelled, nothing is held or queued for it."""
+    async def _obtain(self, ticket: Ticket, *, bounded: bool) -> None:
+        """Have the ticket settled. When cancelled, nothing is held or queued for it.
+
+        Raises:
+            WouldDeadlock: The holder waits for this task, and the wait is not bounded.
+        """
         name = ticket.name
         if name not in self._actors and self._shortcuts.ticket(name) is None and await self._shortcuts.take(ticket):
             return
-        actor = self._actors.get(name) or self._start(name)
-        actor.tell(Want(ticket))
-        try:
-            with waiting_for_others():
-                await ticket.settled.wait()
-        except BaseException:
-            ticket.over = True
-            actor.tell(Leave(ticket))
-            raise
+        with waiting_for(f"the lock {name!r}", lambda: self._holder(name), bounded=bounded):
+            actor = self._actors.get(name) or self._start(name)
+            actor.tell(Want(ticket))
+            try:
+                with waiting_for_others():
+                    await ticket.settled.wait()
+            except BaseException:
+                ticket.over = True
+                actor.tell(Leave(ticket))
+                raise
 
     async def _leave_shortcut(self, ticket: Ticket) -> None:
         if ticket.lost:
@@ -159,6 +166,14 @@ class LockService:
         holder = self._shortcuts.ticket(name) or (None if actor is None else actor.holder)
         if holder is not None and not holder.over and holder.caller is current_caller():
             raise LockReentered(f"this task holds the lock {name!r} already and would wait for itself")
+
+    def _holder(self, name: str) -> object | None:
+        """The caller that holds the lock in this process, or None."""
+        actor = self._actors.get(name)
+        ticket = self._shortcuts.ticket(name)
+        if ticket is None or ticket.tenure is None:
+            ticket = None if actor is None else actor.holder
+        return None if ticket is None or ticket.over or ticket.tenure is None else ticket.caller
 
     def _start(self, name: str) -> LockActor:
         actor = LockActor(name, self._tools, self._ended)

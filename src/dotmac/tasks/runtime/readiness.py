@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, UsageError, WouldDeadlock
 from ..saga.commands import Invoke
 from ..saga.definition import SagaDefinition
 from ..saga.events import AttemptStarted
@@ -49,7 +49,8 @@ class Readiness:
     Attributes:
         lock: The lock of the next attempt's step, from the moment it is waited for.
         permit: Of the next attempt's handler, once it is granted.
-        refusal: Why the step's parameters make no lock name: the attempt fails with it, and calls no handler.
+        refusal: Why the step has no lock: its parameters make no name, or the wait for it would never end. The attempt
+            fails with it, and calls no handler.
     """
 
     __slots__ = ("_definition", "_environment", "_locked", "lock", "permit", "refusal")
@@ -59,7 +60,7 @@ class Readiness:
         self._definition = definition
         self._locked: tuple[int, bool] | None = None
         self.lock: StepLock | None = None
-        self.refusal: InvalidInput | None = None
+        self.refusal: UsageError | None = None
         self.permit = permit
 
     @property
@@ -90,7 +91,10 @@ class Readiness:
             self._locked = attempt.step, attempt.undo
             self.lock = self._step_lock(attempt.step, results)
         if self.lock is not None:
-            await self.lock.acquire()
+            try:
+                await self.lock.acquire()
+            except WouldDeadlock as error:
+                self.lock, self.refusal = None, error
         if self.permit is None:
             self.permit = await self._environment.permits.wait(
                 handler.demand, self._definition.saga_id, self._definition.priority

@@ -18,7 +18,7 @@ import trio
 from msgspec import Raw
 
 from ..actors import Inbox
-from ..errors import InvalidInput
+from ..errors import InvalidInput, UsageError
 from ..models import OperationStatus
 from ..retry import RetryPolicy
 from ..saga.commands import Invoke, Record, Wait
@@ -33,6 +33,7 @@ from .log_fields import saga_fields
 from .messages import Cancel, Hasten, Message
 from .permits import Permit
 from .readiness import NextAttempt, Readiness, expanded
+from .wait_graph import begin_scopes
 
 if TYPE_CHECKING:
     from .environment import SagaEnvironment
@@ -48,6 +49,7 @@ class SagaActor:
     Args:
         environment: The worker's storage, settings and handlers.
         journal: The saga, as its owner.
+        lease: The scope that ends with the worker's lease; the actor runs in it.
         fruitless: Adoptions in a row before this one that led to no attempt.
         permit: Of an attempt that is begun in the journal already.
 
@@ -56,6 +58,7 @@ class SagaActor:
         journal: The saga's state and its way into the storage.
         saga_id: The saga's id.
         ended: Set when the actor has ended, for whatever reason.
+        task: The task that runs it; None before.
         told_to_cancel: Whether a `Cancel` was sent already; one is enough.
     """
 
@@ -65,6 +68,7 @@ class SagaActor:
         "_environment",
         "_fruitless",
         "_hastened",
+        "_lease",
         "_ready",
         "_scope",
         "_scope_spent",
@@ -73,15 +77,23 @@ class SagaActor:
         "inbox",
         "journal",
         "saga_id",
+        "task",
         "told_to_cancel",
     )  # fmt: skip
 
     _scope: trio.CancelScope  # of the present stretch
 
     def __init__(
-        self, environment: SagaEnvironment, journal: Journal, *, fruitless: int = 0, permit: Permit | None = None
+        self,
+        environment: SagaEnvironment,
+        journal: Journal,
+        lease: trio.CancelScope,
+        *,
+        fruitless: int = 0,
+        permit: Permit | None = None,
     ) -> None:
         self._environment = environment
+        self._lease = lease
         self._ready = Readiness(environment, journal.state.definition, permit)
         self._fruitless = fruitless
         self._attempt: Attempt | None = None
@@ -92,6 +104,7 @@ class SagaActor:
         self.journal = journal
         self.saga_id = journal.state.definition.saga_id
         self.ended = trio.Event()
+        self.task: trio.lowlevel.Task | None = None
         self.told_to_cancel = False
         self.inbox: Inbox[Message] = Inbox(_INBOX_CAPACITY, name="saga")
         self.inbox.on_arrival = self._arrived
@@ -103,6 +116,7 @@ class SagaActor:
             OwnershipLost: Somebody else owns the saga; nothing was touched since.
             InternalError: A promise was broken (see its kinds).
         """
+        self.task = trio.lowlevel.current_task()
         try:
             while not self.journal.closed:
                 await self._stretch()
@@ -110,6 +124,7 @@ class SagaActor:
             self.inbox.close()
             self.inbox.on_arrival = None  # a cycle that the garbage collector would have to find, for each saga
             self.ended.set()
+            self.task = None
             await self._ready.drop()
 
     async def _stretch(self) -> None:
@@ -121,6 +136,7 @@ class SagaActor:
         try:
             with trio.CancelScope() as self._scope:
                 self._scope_spent = False
+                begin_scopes(self._lease, self._scope)
                 while not self.journal.closed and not self._scope_spent:
                     await self._turn()
         except ExceptionGroup as group:
@@ -278,9 +294,10 @@ class SagaActor:
             if self._ready.refusal is not None:
                 raise self._ready.refusal
             resolved = expanded(definition, command.step, results, undo=command.undo, limit=settings.max_payload)
-        except InvalidInput as error:
-            # Nothing was called, so nothing happened; a second try would meet the same result.
-            self._ended(command, failure_of(error, unknown=False, final=True))
+        except UsageError as error:
+            # Nothing was called, so nothing happened. A second try would meet the same parameters, but perhaps not the
+            # same waits.
+            self._ended(command, failure_of(error, unknown=False, final=isinstance(error, InvalidInput)))
             return
         timeout = step.compensation_timeout_seconds if command.undo else step.timeout_seconds
         limit = AttemptLimit(self._scope, environment.storage.now, timeout, command.deadline_at)

@@ -37,6 +37,7 @@ from .pages import check_limit
 from .runtime import Runtime
 from .stored_sagas import meta_of, record_of
 from .telling import tell_created
+from .wait_graph import waiting_for
 
 _ANY_HANDLER = KnownHandlers(None, None)  # those who will run it know which there are
 _log = logging.getLogger(__name__)
@@ -152,9 +153,14 @@ class SagaService:
         Raises:
             SagaNotFound: It is not there (any more).
             NotStarted: The runtime has ended, so that nothing here will learn of the saga's end.
+            WouldDeadlock: The saga waits for the caller.
         """
-        with waiting_for_others():
+        with waiting_for(f"the end of saga {saga_id}", lambda: self._actor_task(saga_id)), waiting_for_others():
             return await self._outcome(saga_id)
+
+    def _actor_task(self, saga_id: str) -> object | None:
+        actor = self._runtime.local_actor(saga_id)
+        return None if actor is None else actor.task
 
     async def _outcome(self, saga_id: str) -> SagaOutcome:
         while not self._runtime.over:

@@ -47,7 +47,7 @@ class Worker:
         self._cancels: set[str] = set()
         self._cancels_came = trio.Event()
         self._supervisor = Supervisor(f"worker {self.worker_id}")
-        self.sagas = LiveSagas(environment, self.worker_id, self._supervisor.spawn)
+        self.sagas = LiveSagas(environment, self.worker_id, self._supervisor.spawn, self._scope)
         self._recovery = Recovery(environment, self.sagas)
         self._audit = OwnershipAudit(environment, self.sagas)
 
