@@ -8,9 +8,25 @@ Handlers raise `OutcomeUnknown` and `NonRetryableError` to tell the engine what 
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class DotmacTasksError(Exception):
-    """Root of the tree: `except DotmacTasksError` catches what this package raises and nothing else."""
+    """Root of the tree: `except DotmacTasksError` catches what this package raises and nothing else.
+
+    Errors can be pickled and copied with their attributes, as a process pool does with them.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the error without calling its ``__init__`` again, whose arguments are not those of `Exception`."""
+        return _remade, (type(self), self.args, self.__dict__)
+
+
+def _remade(kind: type[DotmacTasksError], args: tuple[Any, ...], attributes: dict[str, Any]) -> DotmacTasksError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 # --- the caller's fault -------------------------------------------------------------------------------------

@@ -269,7 +269,7 @@ def insist(cancelled: BaseException | None, error: BaseException | None) -> None
         if cancelled is None or isinstance(cancelled, trio.Cancelled) or not isinstance(error, Exception):
             return
         if not isinstance(error, NotStarted):  # that would be no news to whoever is cancelled
-            _log.warning("a call of a caller who was cancelled ended with an error: %r", error, exc_info=error)
+            _log.warning("a call of a caller who was cancelled ended with an error: %r", error)
         raise cancelled from error
     finally:
         del cancelled, error  # they refer to this frame

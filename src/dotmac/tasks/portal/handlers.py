@@ -52,8 +52,7 @@ class LoopHandlers:
         """The handler, as the runtime is to call it."""
 
         async def call(parameters: dict[str, Any], context: HandlerContext) -> Any:
-            told = _LoopContext.of(context, self._home)
-            return await self._call(lambda: handler.call(parameters, told))
+            return await self._call(lambda: handler.call(parameters, context))
 
         return replace(handler, call=call)
 
@@ -91,22 +90,3 @@ class LoopHandlers:
         # A handler that cannot run has not failed: its attempt is cut off when the runtime stops, as it is about to.
         await trio.sleep_forever()
         raise AssertionError  # pragma: no cover - it never gets here
-
-
-class _LoopContext(HandlerContext):
-    """A context for a handler in another thread than the runtime's."""
-
-    _home: Home | None = None
-
-    @classmethod
-    def of(cls, context: HandlerContext, home: Home) -> _LoopContext:
-        values = {name: getattr(context, name) for name in context.__struct_fields__}
-        return cls(**values, _home=home)
-
-    def heartbeat(self) -> None:
-        """See `HandlerContext.heartbeat`. `deadline` is the new one as soon as the runtime has heard of it."""
-        assert self._home is not None  # noqa: S101 - see `of`
-        self._home.post(self._beat_there)
-
-    def _beat_there(self) -> None:
-        self.deadline = self._beat()

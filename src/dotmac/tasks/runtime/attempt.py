@@ -53,10 +53,11 @@ class Attempt:
         began_at: On trio's clock.
     """
 
-    __slots__ = ("_context", "_cut", "_lock", "began_at", "command", "limit")
+    __slots__ = ("_context", "_cut", "_error", "_lock", "began_at", "command", "limit")
 
     def __init__(self, command: Invoke, limit: AttemptLimit, context: HandlerContext, lock: StepLock | None) -> None:
         self._cut: Failure | None = None
+        self._error: Exception | None = None
         self._context = context
         self._lock = lock
         self.command = command
@@ -94,6 +95,24 @@ class Attempt:
             outcome = msgspec.structs.replace(outcome, message=message, unknown=False)
         return outcome
 
+    def raised(self, error: Exception) -> None:
+        """Keep what the handler raised for the log."""
+        self._error = error
+
+    def log_failure(self, failure: Failure, *, given_up: bool) -> None:
+        """Log the failed attempt in one line. The traceback is logged at DEBUG, or once when the step is given up."""
+        context, error = self._context, self._error
+        self._error = None  # its traceback refers to the frame that refers to this attempt
+        text = f"{failure.error}: {failure.message}" if error is None else repr_of(error)
+        told = (context.token, context.attempt, context.operation_type, text)
+        extra = attempt_fields(context)
+        if given_up:
+            _log.warning("%s, attempt %d of %s, the last one: %s", *told, exc_info=error, extra=extra)
+            return
+        _log.info("%s, attempt %d of %s: %s", *told, extra=extra)
+        if error is not None and _log.isEnabledFor(logging.DEBUG):
+            _log.debug("%s, attempt %d of %s: %s", *told, exc_info=error, extra=extra)
+
 
 async def run_attempt(
     handler: Handler,
@@ -113,7 +132,7 @@ async def run_attempt(
         with around_attempt(context):
             result = await handler.call(parameters, context)
     except Exception as error:
-        return _failure(handler, error, attempt, context, policy)
+        return _failure(handler, error, attempt, policy)
     return _as_json(result, max_payload)
 
 
@@ -122,11 +141,8 @@ def failure_of(error: Exception, *, unknown: bool, final: bool) -> Failure:
     return Failure(class_of(error), storable(message_of(error)), unknown=unknown, final=final)
 
 
-def _failure(
-    handler: Handler, error: Exception, attempt: Attempt, context: HandlerContext, policy: RetryPolicy
-) -> Failure:
-    told = (context.token, context.attempt, handler.name, repr_of(error))
-    _log.info("%s, attempt %d of %s: %s", *told, exc_info=error, extra=attempt_fields(context))
+def _failure(handler: Handler, error: Exception, attempt: Attempt, policy: RetryPolicy) -> Failure:
+    attempt.raised(error)
     unknown = attempt.asked_to_stop or handler.leaves_unknown(error)
     final = any(_is_final(each, policy) for each in (error, *singles(error)))
     return failure_of(error, unknown=unknown, final=final)

@@ -23,6 +23,7 @@ from .claiming import give_back
 from .claims import ClaimKeeper, HeldClaim, ScopeHolder
 from .context import HandlerContext
 from .error_texts import class_of, repr_of, storable, text_of
+from .log_fields import attempt_fields
 from .permits import Permit
 from .wait_graph import enter_scope, leave_scope
 
@@ -101,7 +102,11 @@ class ClaimedWork:
         return await self._store_result(result, context)
 
     async def _failed(self, error: Exception, context: HandlerContext, *, store_errors: bool) -> None:
-        emit("idempotency_key_failed", context.operation_type, context.tenant_id, error=repr_of(error))
+        text, extra = repr_of(error), attempt_fields(context)
+        emit("idempotency_key_failed", context.operation_type, context.tenant_id, error=text)
+        _log.info("operation %s, attempt %d: %s", context.operation_type, context.attempt, text, extra=extra)
+        if _log.isEnabledFor(logging.DEBUG):  # the caller gets the error with its traceback
+            _log.debug("operation %s: %s", context.operation_type, text, exc_info=error, extra=extra)
         if store_errors:
             await self._store(None, f"{class_of(error)}: {text_of(error)}")
 

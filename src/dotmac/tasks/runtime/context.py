@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from ..errors import UsageError
 from ..jsonvalue import decode
 from ..saga.commands import Invoke
 from ..saga.state import SagaState, TrackStatus
@@ -83,16 +84,36 @@ class HandlerContext(msgspec.Struct):
     metadata: Mapping[str, str] = msgspec.field(default_factory=dict)
     compensating: bool = False
     step_happened: bool = True
-    _beat: Callable[[], datetime | None] = lambda: None
+    _beat: Callable[[Callable[[datetime | None], None]], None] = lambda _tell: None
     _permit: Permit | None = None
     _queued: bool = False  # a plain function that has to wait for a thread is not invoked yet
 
     def heartbeat(self) -> None:
         """Say that the work goes on: the attempt's time-out starts again from now (the saga's deadline stays).
 
-        From a worker thread, call it through ``trio.from_thread.run_sync(context.heartbeat)``.
+        It can be called in any thread and event loop. Outside of the runtime's trio run, `deadline` moves once the
+        runtime has handled the call.
+
+        Raises:
+            UsageError: The context is a copy that was made by pickling it: only its own process can move the deadline.
         """
-        self.deadline = self._beat()
+        self._beat(self._set_deadline)
+
+    def _set_deadline(self, deadline: datetime | None) -> None:
+        self.deadline = deadline
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what the context says, for a handler that works in a process pool."""
+        values = {name: getattr(self, name) for name in self.__struct_fields__ if not name.startswith("_")}
+        return _remade, ({**values, "results": dict(self.results), "metadata": dict(self.metadata)},)
+
+
+def _remade(values: dict[str, Any]) -> HandlerContext:
+    return HandlerContext(**values, _beat=_no_heartbeat)
+
+
+def _no_heartbeat(_tell: object) -> None:
+    raise UsageError("this context is a copy: call heartbeat() in the process in which the handler was called")
 
 
 def attempt_token(state: SagaState, command: Invoke) -> str:

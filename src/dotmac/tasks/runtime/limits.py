@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
+from threading import get_ident
 
 import trio
 
@@ -29,7 +31,7 @@ class AttemptLimit:
         saga_ends_first: Whether the scope's deadline is the saga's rather than the attempt's own.
     """
 
-    __slots__ = ("_now", "_saga_deadline", "_timeout", "limited", "saga_ends_first", "scope")
+    __slots__ = ("_now", "_saga_deadline", "_thread", "_timeout", "_token", "limited", "saga_ends_first", "scope")
 
     def __init__(
         self, scope: trio.CancelScope, now: Callable[[], float], timeout: float | None, saga_deadline: float | None
@@ -41,6 +43,8 @@ class AttemptLimit:
         self.saga_ends_first = False
         self.limited = timeout is not None or saga_deadline is not None
         if self.limited:
+            self._thread = get_ident()
+            self._token = trio.lowlevel.current_trio_token()
             scope.deadline = self._ends_at()
 
     @property
@@ -50,11 +54,24 @@ class AttemptLimit:
             return None
         return utc(self._now() + self.scope.deadline - trio.current_time())
 
-    def beat(self) -> datetime | None:
-        """Start the attempt's own time-out again; gives the new deadline."""
+    def beat(self, tell: Callable[[datetime | None], None]) -> None:
+        """Start the attempt's own time-out again. From another thread it is done there as soon as trio comes round.
+
+        Args:
+            tell: Called with the new deadline, in the trio run.
+        """
+        if not self.limited:
+            return
+        if get_ident() == self._thread:
+            self._beat(tell)
+        else:
+            with suppress(trio.RunFinishedError):  # the attempt was cut off with its run
+                self._token.run_sync_soon(self._beat, tell)
+
+    def _beat(self, tell: Callable[[datetime | None], None]) -> None:
         if self.limited:
             self.scope.deadline = self._ends_at()
-        return self.deadline
+            tell(self.deadline)
 
     def lift(self) -> None:
         """The attempt is over: whatever else runs in the scope has no deadline, and no late heartbeat gives it one."""

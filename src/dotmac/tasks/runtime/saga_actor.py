@@ -23,7 +23,7 @@ from ..models import OperationStatus
 from ..retry import RetryPolicy
 from ..saga.commands import Invoke, Record, Wait
 from ..saga.definition import StepDefinition
-from ..saga.events import AttemptFailed, AttemptStarted, AttemptSucceeded, CancelRequested, Failure
+from ..saga.events import AttemptFailed, AttemptsExhausted, AttemptStarted, AttemptSucceeded, CancelRequested, Failure
 from ..saga.machine import decide, interruptible
 from .attempt import Attempt, failure_of, run_attempt
 from .context import HandlerContext, StepResults, attempt_token
@@ -320,7 +320,12 @@ class SagaActor:
         self._attempt = None
         self._ready.ended()
         self._scope_spent = attempt.spent_its_scope
-        self._ended(attempt.command, attempt.outcome(outcome), trio.current_time() - attempt.began_at)
+        ended = attempt.outcome(outcome)
+        self._ended(attempt.command, ended, trio.current_time() - attempt.began_at)
+        if isinstance(ended, Failure):
+            following = decide(self.journal.state, self._environment.storage.now(), 0.0)
+            given_up = type(following) is Record and type(following.event) is AttemptsExhausted
+            attempt.log_failure(ended, given_up=given_up)
 
     def _ended(self, command: Invoke, outcome: Raw | Failure, seconds: float = 0.0) -> None:
         if isinstance(outcome, Failure):
