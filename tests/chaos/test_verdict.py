@@ -24,7 +24,7 @@ from dotmac.tasks.saga.events import (
     encode_events,
 )
 from dotmac.tasks.saga.events import AttemptsExhausted as Exhausted
-from dotmac.tasks.storage.records import JournalEntry, SagaMeta, SagaRecord
+from dotmac.tasks.storage.records import MICROSECONDS, JournalEntry, SagaMeta, SagaRecord
 
 STEPS = tuple(StepDefinition(name=name, operation="act", compensation_operation="undo") for name in "abc")
 LOST = Failure("NonRetryableError", final=True)
@@ -39,7 +39,7 @@ ENTRIES: list[list[Event]] = [
 
 
 def line(what: str, at: float, step: str, **fields: Any) -> Line:
-    plain: dict[str, Any] = {"by": "w0", "pid": 1, "saga": "s", "attempt": 1, "fence": 1}
+    plain: dict[str, Any] = {"by": "w0", "pid": 1, "saga": "s", "attempt": 1, "fence": int(at) * MICROSECONDS}
     token = f"{step}{fields.get('undo', False)}"
     return Line(what, at=at, clock=at, step=step, token=token, **{**plain, **fields})
 

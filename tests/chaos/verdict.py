@@ -13,7 +13,7 @@ from chaos.outside import Line
 from dotmac.tasks.models import OperationStatus, StepKind
 from dotmac.tasks.saga.events import AttemptStarted, AttemptSucceeded, SagaResumed, decode_events
 from dotmac.tasks.saga.fold import fold
-from dotmac.tasks.storage.records import SagaRecord
+from dotmac.tasks.storage.records import SagaRecord, fence_at
 
 Finding = tuple[str, str]
 
@@ -28,6 +28,7 @@ class Story:
     def __post_init__(self) -> None:
         entries = [(entry, event) for entry in self.record.journal for event in decode_events(entry.events)]
         self.events = [event for _, event in entries]
+        self.epochs = {fence_at(entry.at): entry.epoch for entry in self.record.journal}  # by fence
         self.state = fold(self.events)
         self.steps = self.state.definition.steps
         self.started = {
@@ -101,7 +102,7 @@ def _effects_journaled(story: Story) -> Iterator[Finding]:
         entry = story.started.get((line.step, line.undo, line.attempt))
         if entry is None:
             yield line.saga, f"attempt {line.attempt} of {line.step} (undo: {line.undo}) was never journaled"
-        elif entry.epoch != line.fence or entry.at > line.at:
+        elif story.epochs.get(line.fence) != entry.epoch or entry.at > line.at:
             yield line.saga, f"attempt {line.attempt} of {line.step} ran under another epoch or before its journal"
 
 
@@ -109,7 +110,7 @@ def _successes_happened(story: Story) -> Iterator[Finding]:
     ended = {(line.step, line.undo, line.attempt): line for line in story.lines if line.what == "end"}
     for attempt, entry in story.succeeded.items():
         line = ended.get(attempt)
-        if line is None or line.fence != entry.epoch:
+        if line is None or story.epochs.get(line.fence) != entry.epoch:
             yield story.record.meta.saga_id, f"the success of {attempt} was journaled but did not happen"
 
 
@@ -117,14 +118,15 @@ def _one_runner(story: Story) -> Iterator[Finding]:
     runners: dict[int, set[tuple[str, int]]] = defaultdict(set)
     attempts = set()
     for line in story.lines:
-        runners[line.fence].add((line.by, line.pid))
+        if line.fence in story.epochs:
+            runners[story.epochs[line.fence]].add((line.by, line.pid))
         if line.what == "begin":
             if line.of_attempt in attempts:
                 yield line.saga, f"attempt {line.of_attempt} began twice"
             attempts.add(line.of_attempt)
-    for fence, who in runners.items():
+    for epoch, who in runners.items():
         if len(who) > 1:
-            yield story.record.meta.saga_id, f"ran under epoch {fence} in {sorted(who)}"
+            yield story.record.meta.saga_id, f"ran under epoch {epoch} in {sorted(who)}"
 
 
 def _tokens(story: Story) -> Iterator[Finding]:

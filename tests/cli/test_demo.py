@@ -109,12 +109,14 @@ async def test_the_effects_and_attempts_are_those_of_the_history(
         sagas = (await stage.manager.list_sagas()).sagas
     assert [result.title[0] for result in results] == ["1", "2", "3"]
     assert sorted(saga.status for saga in sagas) == ["compensated", "completed", "completed"]
-    assert [(entry.effect, entry.fence, entry.performed) for entry in results[2].entries] == [
-        ("reserve_stock", 1, True),
-        ("charge_card", 1, True),
-        ("charge_card", 2, False),
-        ("ship", 2, True),
+    assert [(entry.effect, entry.performed) for entry in results[2].entries] == [
+        ("reserve_stock", True),
+        ("charge_card", True),
+        ("charge_card", False),
+        ("ship", True),
     ]
+    fences = [entry.fence for entry in results[2].entries]
+    assert fences == sorted(set(fences))
 
 
 class Tall(LiveScreen):

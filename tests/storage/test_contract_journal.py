@@ -12,7 +12,7 @@ from dotmac.tasks.errors import JournalConflict, OwnershipLost, SagaNotFound, Sa
 from dotmac.tasks.models import OperationStatus
 from dotmac.tasks.saga.events import SagaAdopted, decode_events
 from dotmac.tasks.storage.protocol import StorageProtocol
-from dotmac.tasks.storage.records import Appended, SagaRecord
+from dotmac.tasks.storage.records import MICROSECONDS, Appended, SagaRecord, fence_at
 from storage.stored import (
     COMPLETED,
     FAILED,
@@ -308,3 +308,15 @@ async def test_a_last_entry_and_an_adoption_at_once_leave_one_owner(storage: Sto
         else:
             assert (record.meta.length, record.meta.status) == (3, COMPLETED)
         assert record.meta.owner == "w2"
+
+
+async def test_the_stamps_of_a_journal_rise_in_whole_microseconds(storage: StorageProtocol) -> None:
+    meta = await put_saga(storage, owner="w1")
+    for _ in range(20):
+        meta = await head(storage, meta.saga_id)
+        await storage.append(entry(meta))
+    await storage.adopt_saga(adoption(await head(storage, meta.saga_id)))
+    stamps = [line.at for line in (await whole(storage, meta.saga_id)).journal]
+    fences = [fence_at(at) for at in stamps]
+    assert fences == sorted(set(fences))
+    assert [fence / MICROSECONDS for fence in fences[1:]] == stamps[1:]

@@ -4,6 +4,8 @@ A lock cannot keep a holder from writing that was asleep while its lease ran out
 highest fence it has seen, and refuses a lower one. An equal one is let through, since one holder may write more than
 once, and may repeat a write whose answer was lost.
 
+A handler without a lock has a fence too, of its attempt: ``context.fence``.
+
 Here is what is needed for values in Redis (a script, to be sent with whichever client you have) and for rows in SQL
 databases (a condition). Both end in `require_current`, which turns "refused" into `LockLost`.
 """
@@ -36,7 +38,8 @@ def fenced_set(key: str, value: str | bytes, fence: int) -> tuple[str | bytes | 
     Args:
         key: What the lock guards. Written by nobody without a fence.
         value: Its new value.
-        fence: Of the lock's holder: ``held.fence``, or ``context.lock_fence`` in a step.
+        fence: Of the lock's holder: ``held.fence``, or ``context.lock_fence`` in a step. Of the attempt, where no lock
+            guards the key: ``context.fence``. Always the same kind for one key.
 
     Returns:
         The command's parts. Its reply goes to `require_current`.

@@ -20,7 +20,7 @@ class Entry(msgspec.Struct, frozen=True):
         token: What the caller sent as its idempotency token.
         effect: What was asked for, such as ``charge_card``.
         performed: Whether the effect was done now; False: the token was known, so nothing was done again.
-        fence: The caller's fence (the saga's epoch at that time).
+        fence: Of the attempt that asked.
     """
 
     token: str

@@ -59,9 +59,11 @@ class HandlerContext(msgspec.Struct):
         token: Stable across retries, restarts and takeovers of this very operation: pass it downstream as the
             idempotency key, and doing it again does nothing.
         attempt: 1 for the first attempt.
-        fence: Rises with each change of owner; a resource that remembers the highest one it saw can refuse
-            writes of an owner that was replaced without noticing. 0 outside sagas.
-        lock_fence: Of the lock that the step names, rising with each of its holders; 0 without a lock.
+        fence: When the attempt began, in microseconds of the storage's clock. An attempt has a higher fence than every
+            attempt that began before, of whichever saga or operation: a resource that remembers the highest fence it
+            saw can refuse the writes of an attempt that was replaced.
+        lock_fence: Of the lock that the step names, rising with each of its holders; 0 without a lock. Of the two, a
+            resource compares one, not both.
         deadline: When this attempt is cut off unless it ends or beats (storage's time, UTC); None: never.
         results: Results of the saga's completed steps by name.
         metadata: The strings that travel with the saga.

@@ -52,7 +52,8 @@ async def _hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResum
         record = await storage.adopt_saga(
             Adoption(meta.saga_id, name, meta.epoch, fresh_id(), expected_length=meta.length)
         )
-        journal = Journal(storage, state_of(record), epoch=record.meta.epoch, sequence=record.meta.length)
+        taken = record.meta
+        journal = Journal(storage, state_of(record), epoch=taken.epoch, sequence=taken.length, at=taken.updated_at)
         if resume is not None:
             journal.record(resume)
         await journal.release(storage.now())

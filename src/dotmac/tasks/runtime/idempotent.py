@@ -22,6 +22,7 @@ from ..listings import IdempotencyKeyList
 from ..metrics import emit
 from ..models import IdempotencyKey, OperationStatus
 from ..storage.key_records import DONE, IN_PROGRESS, MISMATCH, Completion, IdempotencyRecord, NewRecord
+from ..storage.records import fence_at
 from .claimed_work import ClaimedWork
 from .claiming import ClaimWish, claim_key
 from .claims import ClaimKeeper, HeldClaim, ScopeHolder
@@ -229,6 +230,7 @@ def _context(operation: Operation, record: IdempotencyRecord) -> HandlerContext:
         operation_type=operation.new.operation_type,
         token=record.key,
         attempt=record.claims,
+        fence=fence_at(record.claimed_at),
     )
 
 

@@ -38,17 +38,20 @@ class Journal:
     Attributes:
         state: The fold of everything recorded, appended or not.
         closed: An entry that gave up ownership is durable; nothing more can be written.
+        at: When the newest durable entry was written, by the storage's clock.
     """
 
-    __slots__ = ("_batch", "_durable", "_nonce", "_seconds", "_storage", "closed", "epoch", "sequence", "state")
+    __slots__ = ("_batch", "_durable", "_nonce", "_seconds", "_storage", "at", "closed", "epoch", "sequence",
+                 "state")  # fmt: skip
 
-    def __init__(self, storage: StorageProtocol, state: SagaState, *, epoch: int, sequence: int) -> None:
+    def __init__(self, storage: StorageProtocol, state: SagaState, *, epoch: int, sequence: int, at: float) -> None:
         self._storage = storage
         self._batch: list[Event] = []
         self._seconds = 0.0
         # Two owners never share an epoch; the nonce makes it visible if that promise should ever be broken.
         self._nonce = fresh_id()
         self._durable = state
+        self.at = at
         self.state = state
         self.epoch = epoch
         self.sequence = sequence
@@ -131,6 +134,7 @@ class Journal:
         self._batch.clear()
         self._seconds = 0.0
         self._durable = state
+        self.at = appended.at
         self.sequence += 1
         self.closed = status.is_final
         return appended

@@ -121,7 +121,9 @@ class LiveSagas:
                     if listening():
                         for event in events:
                             tell_event(definition, event, 0.0)
-                    self._spawn_or_leave(Journal(self._storage, state, epoch=1, sequence=1), opening)
+                    assert creation.meta is not None  # noqa: S101 - narrows the type: it is the new saga's
+                    at = creation.meta.updated_at
+                    self._spawn_or_leave(Journal(self._storage, state, epoch=1, sequence=1, at=at), opening)
         finally:
             opening.release()
         return creation
@@ -135,7 +137,7 @@ class LiveSagas:
             NotStarted: The worker is stopping.
         """
         self._check_open()
-        journal = Journal(self._storage, opening, epoch=meta.epoch, sequence=meta.length)
+        journal = Journal(self._storage, opening, epoch=meta.epoch, sequence=meta.length, at=meta.updated_at)
         if meta.cancel is not None:
             journal.record(CancelRequested(meta.cancel))
         tell_created(opening.definition)
@@ -194,7 +196,8 @@ class LiveSagas:
             self._spawn_or_leave(journal)
 
     def _journal_of(self, record: SagaRecord) -> Journal:
-        return Journal(self._storage, _readable(record), epoch=record.meta.epoch, sequence=record.meta.length)
+        meta = record.meta
+        return Journal(self._storage, _readable(record), epoch=meta.epoch, sequence=meta.length, at=meta.updated_at)
 
     def _spawn_or_leave(self, journal: Journal, opening: _Opening | None = None) -> None:
         """Run what is durable already, and thereby as good as promised, here or, if the worker stops, elsewhere."""

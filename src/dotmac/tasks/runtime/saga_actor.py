@@ -25,6 +25,7 @@ from ..saga.commands import Invoke, Record, Wait
 from ..saga.definition import StepDefinition
 from ..saga.events import AttemptFailed, AttemptsExhausted, AttemptStarted, AttemptSucceeded, CancelRequested, Failure
 from ..saga.machine import decide, interruptible
+from ..storage.records import fence_at
 from .attempt import Attempt, failure_of, run_attempt
 from .context import HandlerContext, StepResults, attempt_token
 from .journal import Journal
@@ -346,7 +347,7 @@ class SagaActor:
             saga_id=definition.saga_id,
             workflow_type=definition.workflow_type,
             step=step.name,
-            fence=self.journal.epoch,
+            fence=fence_at(self.journal.at),
             deadline=limit.deadline,
             results=results,
             metadata=MappingProxyType(definition.metadata),

@@ -1,8 +1,8 @@
-"""The head of a saga as it is created, the same in every storage."""
+"""What is the same in every storage: the head of a saga as it is created, and stamps that rise."""
 
 from __future__ import annotations
 
-from .records import NewSaga, SagaMeta
+from .records import MICROSECONDS, NewSaga, SagaMeta
 
 
 def first_head(new: NewSaga, at: float, due_at: float | None) -> SagaMeta:
@@ -23,3 +23,11 @@ def first_head(new: NewSaga, at: float, due_at: float | None) -> SagaMeta:
         due_at=None if owned else due_at,
         idempotency_key=None if new.key is None else new.key.key,
     )
+
+
+def next_stamp(previous: float, now: float) -> float:
+    """The time of a journal's next entry, or of a key's next claim, in whole microseconds.
+
+    It is above the previous one, even where the clock stood still or went back: stamps are fences.
+    """
+    return max(int(now * MICROSECONDS), round(previous * MICROSECONDS) + 1) / MICROSECONDS

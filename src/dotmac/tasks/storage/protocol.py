@@ -56,6 +56,7 @@ class RecordStore(Protocol):
 
         Granted if the key is new, pending, abandoned, claimed by this very token, or its claim's lease is over.
         A record that belongs to a saga is never granted, not even to the token under which the saga was started.
+        `claimed_at` rises with each claim.
         A claimed record is kept for its ttl beyond the lease, so a claim that was lost is known to the next one.
         """
         ...

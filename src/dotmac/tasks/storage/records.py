@@ -13,6 +13,15 @@ from .key_records import Completion, IdempotencyRecord, NewRecord
 SAGA_STATUSES = tuple(status for status in OperationStatus if status is not OperationStatus.UNKNOWN)
 """The statuses that a saga can have; ``unknown`` is for steps."""
 
+MICROSECONDS = 1_000_000
+"""In a second: the resolution of stored times, and the unit of fences."""
+
+
+def fence_at(at: float) -> int:
+    """The fence of what began at this time of the storage."""
+    return round(at * MICROSECONDS)
+
+
 # --- sagas ----------------------------------------------------------------------------------------------------
 
 
@@ -44,7 +53,12 @@ class SagaMeta(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class JournalEntry(msgspec.Struct, frozen=True, gc=False):
-    """One append: events that became true together, stamped with the storage's time and the writer's epoch."""
+    """One append: events that became true together.
+
+    Attributes:
+        at: The storage's time, in whole microseconds; higher than that of each entry before.
+        epoch: The writer's.
+    """
 
     sequence: int
     at: float

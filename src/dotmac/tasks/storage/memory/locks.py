@@ -6,10 +6,8 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 from ...errors import LockLost
-from ..records import LockGrant, LockQueued, LockRecord, LockRequest, LockState, LockWaiting
+from ..records import MICROSECONDS, LockGrant, LockQueued, LockRecord, LockRequest, LockState, LockWaiting
 from .core import MemoryCore, verb
-
-_MICROSECONDS = 1_000_000
 
 
 @dataclass(slots=True)
@@ -59,7 +57,7 @@ class MemoryLocks(MemoryCore):
             lock.token, lock.owner = request.token, request.owner
             lock.since, lock.until = now, now + request.lease
             # The clock's part lets the fence rise even where this entry was lost with its process.
-            first = max(lock.fence + 1, int(now * _MICROSECONDS))
+            first = max(lock.fence + 1, int(now * MICROSECONDS))
             lock.fence, lock.fences = first + request.fences - 1, request.fences
             return LockGrant(first, lock.until)
         if request.wait is not None:
@@ -128,7 +126,7 @@ class MemoryLocks(MemoryCore):
 
     def _forget_idle(self, name: str, lock: _Lock) -> None:
         # The clock carries the fence on once it is past it, so names that are used once do not pile up.
-        if lock.token is None and not lock.queue and lock.fence < int(self.now() * _MICROSECONDS):
+        if lock.token is None and not lock.queue and lock.fence < int(self.now() * MICROSECONDS):
             del self._locks[name]
 
     def _wake_head(self, lock: _Lock) -> None:

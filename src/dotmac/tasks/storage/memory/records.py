@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from ...errors import ClaimLost, IdempotencyKeyNotFound
 from ...models import OperationStatus
+from ..heads import next_stamp
 from ..key_records import (
     DONE,
     GRANTED,
@@ -63,7 +64,7 @@ class MemoryRecords(MemoryCore):
             status=OperationStatus.IN_PROGRESS,
             token=token,
             owner=owner,
-            claimed_at=record.claimed_at if again else now,
+            claimed_at=record.claimed_at if again else next_stamp(record.claimed_at, now),
             lease_until=now + lease,
             # Beyond the lease, so that whoever comes after a lost claim finds that there was one.
             expires_at=max(record.expires_at, now + lease + new.ttl),

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ...errors import JournalConflict, OwnershipLost, SagaNotFound, SagaStateError
 from ...models import OperationStatus
 from ...saga.events import SagaAdopted, encode_events
-from ..heads import first_head
+from ..heads import first_head, next_stamp
 from ..ids import make_saga_id
 from ..key_records import IdempotencyRecord
 from ..protocol import ANNOUNCED_AHEAD, DUE_TOPIC, saga_topic, worker_topic
@@ -101,11 +101,12 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
         now, final = self.now(), entry.status.is_final
         leaves = final or entry.release
         due_at = None if final or not entry.release else self._due_after(meta, entry.due_at)
-        saga.journal.append(JournalEntry(meta.length, now, entry.epoch, entry.entry_id, entry.events))
+        at = next_stamp(meta.updated_at, now)
+        saga.journal.append(JournalEntry(meta.length, at, entry.epoch, entry.entry_id, entry.events))
         saga.meta = replace(
             meta,
             status=entry.status,
-            updated_at=now,
+            updated_at=at,
             length=meta.length + 1,
             cursor=entry.cursor,
             owner=None if leaves else meta.owner,
@@ -118,7 +119,7 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
             self._set_due(entry.saga_id, due_at)
         if final:
             self._end(saga, entry)
-        return Appended(now, saga.meta.cancel)
+        return Appended(at, saga.meta.cancel)
 
     @verb
     def adopt_saga(self, adoption: Adoption) -> SagaRecord:
@@ -126,15 +127,15 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
         saga = self._saga(adoption.saga_id)
         meta = saga.meta
         if meta.epoch == adoption.expected_epoch and adoption.expected_length in (None, meta.length):
-            now, epoch = self.now(), meta.epoch + 1
+            at, epoch = next_stamp(meta.updated_at, self.now()), meta.epoch + 1
             event = SagaAdopted(adoption.worker, epoch, adoption.previous)
-            entry = JournalEntry(meta.length, now, epoch, adoption.entry_id, encode_events([event]))
+            entry = JournalEntry(meta.length, at, epoch, adoption.entry_id, encode_events([event]))
             saga.journal.append(entry)
             self.disown(meta.owner, meta.saga_id)
             self.own(adoption.worker, meta.saga_id)
             self._set_due(meta.saga_id, None)
             saga.meta = replace(
-                meta, owner=adoption.worker, epoch=epoch, length=meta.length + 1, updated_at=now, due_at=None
+                meta, owner=adoption.worker, epoch=epoch, length=meta.length + 1, updated_at=at, due_at=None
             )
         elif saga.journal[-1].entry_id != adoption.entry_id:
             raise OwnershipLost(f"saga {adoption.saga_id} has epoch {meta.epoch}, owner {meta.owner}")

@@ -13,13 +13,12 @@ import trio
 from dotmac.tasks.errors import NotStarted
 
 from ..protocol import Observer
+from ..records import MICROSECONDS
 from .gateway import RedisClient
 from .layout import Layout
 from .pubsub import Watch
 
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
-
-MICROSECONDS = 1_000_000
 
 
 class RedisCore:

@@ -6,8 +6,8 @@ from msgspec import Raw
 
 from dotmac.tasks.models import OperationStatus
 
-from ..records import JournalEntry, SagaMeta, SagaNote, SagaRecord
-from .core import MICROSECONDS, fields_of
+from ..records import MICROSECONDS, JournalEntry, SagaMeta, SagaNote, SagaRecord
+from .core import fields_of
 
 
 def decode_meta(saga_id: str, found: dict[bytes, bytes]) -> SagaMeta:

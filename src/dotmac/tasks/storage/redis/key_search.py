@@ -20,7 +20,8 @@ from dotmac.tasks.errors import InvalidInput
 from dotmac.tasks.models import OperationStatus
 
 from ..key_records import RecordHead, RecordPage
-from .core import MICROSECONDS, verb
+from ..records import MICROSECONDS
+from .core import verb
 from .layout import RECORDS
 from .records import RedisRecords
 from .scripts import load

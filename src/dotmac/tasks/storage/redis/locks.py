@@ -6,9 +6,9 @@ import itertools
 
 from dotmac.tasks.errors import LockLost
 
-from ..records import LockGrant, LockQueued, LockRecord, LockRequest, LockState, LockWaiting
+from ..records import MICROSECONDS, LockGrant, LockQueued, LockRecord, LockRequest, LockState, LockWaiting
 from .commands import Argument
-from .core import MICROSECONDS, RedisCore, fields_of, micros, verb
+from .core import RedisCore, fields_of, micros, verb
 from .layout import Partition
 from .scripts import load
 from .together import all_at_once

@@ -13,8 +13,9 @@ from dotmac.tasks.models import OperationStatus
 
 from ..key_records import ClaimVerdict, Completion, IdempotencyRecord, NewRecord
 from ..protocol import record_topic
+from ..records import MICROSECONDS
 from .commands import Argument
-from .core import MICROSECONDS, RedisCore, fields_of, marked, micros, optional, verb
+from .core import RedisCore, fields_of, marked, micros, optional, verb
 from .script import Script
 from .scripts import load
 

@@ -11,9 +11,9 @@ from ..heads import first_head
 from ..ids import any_partition, make_saga_id, partition_of_key
 from ..key_records import Completion
 from ..protocol import record_topic, saga_topic, worker_topic
-from ..records import Adoption, Append, Appended, Creation, NewSaga, SagaMeta, SagaRecord
+from ..records import MICROSECONDS, Adoption, Append, Appended, Creation, NewSaga, SagaMeta, SagaRecord
 from .commands import Argument
-from .core import MICROSECONDS, RedisCore, fields_of, marked, micros, optional, verb
+from .core import RedisCore, fields_of, marked, micros, optional, verb
 from .decoding import decode_meta, decode_saga
 from .records import decode_record
 from .scripts import load

@@ -16,8 +16,8 @@ import trio
 from dotmac.tasks.models import OperationStatus
 
 from ..ids import ids_made
-from ..records import SAGA_STATUSES, AdoptableSaga, Purged, SagaFilter, SagaMeta, SagaPage, WorkerRecord
-from .core import MICROSECONDS, micros, verb
+from ..records import MICROSECONDS, SAGA_STATUSES, AdoptableSaga, Purged, SagaFilter, SagaMeta, SagaPage, WorkerRecord
+from .core import micros, verb
 from .layout import SEPARATOR, Partition
 from .quiet import QuietPartitions
 from .sagas import RedisSagas

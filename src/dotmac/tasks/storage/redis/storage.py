@@ -11,10 +11,9 @@ from typing import Any
 from dotmac.tasks.models import Finding
 
 from ..embedded_urls import embedded_url
-from ..records import Purged
+from ..records import MICROSECONDS, Purged
 from ..seed import SeedMethods
 from .connecting import Fsync, Target, connected
-from .core import MICROSECONDS
 from .examination import examine
 from .key_search import RedisKeySearch
 from .locks import RedisLocks

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dotmac.tasks.errors import OwnershipLost
 
 from ...jsonvalue import decode, encode
-from ..records import Renewal, WorkerRecord
-from .core import MICROSECONDS, RedisCore, micros, verb
+from ..records import MICROSECONDS, Renewal, WorkerRecord
+from .core import RedisCore, micros, verb
 from .scripts import load
 
 _REGISTER, _RENEW = load("worker_register"), load("worker_renew")

@@ -5,7 +5,7 @@
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
 local at = string.format('%.0f', now)
-local r = redis.call('HMGET', KEYS[1], 'st', 'fp', 'tok', 'lu', 'sid', 'ex')
+local r = redis.call('HMGET', KEYS[1], 'st', 'fp', 'tok', 'lu', 'sid', 'ex', 'cl')
 local expires
 if not r[1] then
   redis.call('HSET', KEYS[1], 't', ARGV[1], 'op', ARGV[3], 'fp', ARGV[4], 'ca', at)
@@ -27,7 +27,8 @@ expires = math.max(expires, now + ARGV[9] + ARGV[6])
 redis.call('HSET', KEYS[1], 'st', 'in_progress', 'tok', ARGV[7], 'own', ARGV[8],
   'lu', string.format('%.0f', now + ARGV[9]), 'ex', string.format('%.0f', expires))
 if not again then
-  redis.call('HSET', KEYS[1], 'cl', at)
+  -- It rises even where the clock goes back: it is a fence.
+  redis.call('HSET', KEYS[1], 'cl', string.format('%.0f', math.max(now, (r[7] or 0) + 1)))
   redis.call('HINCRBY', KEYS[1], 'n', 1)
 end
 redis.call('PEXPIRE', KEYS[1], math.ceil((expires - now) / 1000))

@@ -3,11 +3,11 @@
 -- ARGV: 1 saga id  2 worker  3 expected epoch  4 entry id  5 events (the adoption itself)
 --       6 expected length or ''
 -- Returns: {'ok', saga..., journal..., notes...} | {'gone'} | {'stale', epoch, owner}
-local s = redis.call('HMGET', KEYS[1], 'e', 'o', 'pk', 'n')
+local s = redis.call('HMGET', KEYS[1], 'e', 'o', 'pk', 'n', 'ua')
 if not s[1] then return {'gone'} end
 if s[1] == ARGV[3] and (ARGV[6] == '' or s[4] == ARGV[6]) then
   local t = redis.call('TIME')
-  local at = string.format('%.0f', t[1] * 1000000 + t[2])
+  local at = string.format('%.0f', math.max(t[1] * 1000000 + t[2], s[5] + 1))  -- it rises: see saga_append
   local epoch = string.format('%.0f', s[1] + 1)
   redis.call('RPUSH', KEYS[2], at .. ' ' .. epoch .. ' ' .. ARGV[4] .. ' ' .. ARGV[5])
   if s[2] then redis.call('ZREM', KEYS[3], s[2] .. '\0' .. s[3] .. '\0' .. ARGV[1]) end

@@ -10,7 +10,7 @@
 -- Returns: at (integer) | {at, cancel reason or nil, owner} | {'cancelled', reason}: nothing was written
 --          | {'gone'} | {'stale', epoch, owner} | {'conflict', length, owner}
 -- Sent again, it finds its own entry and answers as it did.
-local s = redis.call('HMGET', KEYS[1], 'e', 'n', 'st', 'o', 'x', 'pk', 'xe')
+local s = redis.call('HMGET', KEYS[1], 'e', 'n', 'st', 'o', 'x', 'pk', 'xe', 'ua')
 if not s[1] then return {'gone'} end
 if s[1] ~= ARGV[1] then
   -- An entry that gives the saga up may be there, and the saga have found another owner since.
@@ -35,7 +35,9 @@ if ARGV[8] == 'complete' and s[5] then return {'cancelled', s[5]} end
 local final = ARGV[8] == 'final' or ARGV[8] == 'complete'
 local t = redis.call('TIME')
 local now = t[1] * 1000000 + t[2]
-local at = string.format('%.0f', now)
+-- The stamps of a journal rise even where the clock goes back: they are fences.
+local stamp = math.max(now, s[8] + 1)
+local at = string.format('%.0f', stamp)
 redis.call('RPUSH', KEYS[2], at .. ' ' .. s[1] .. ' ' .. ARGV[3] .. ' ' .. ARGV[4])
 redis.call('HSET', KEYS[1], 'n', n + 1, 'ua', at, 'c', ARGV[6], 'st', ARGV[5])
 if s[3] ~= ARGV[5] then
@@ -72,5 +74,5 @@ if final then
   end
   redis.call('PUBLISH', ARGV[12], '')
 end
-if s[5] then return {now, not final and s[5], s[4]} end
-return now
+if s[5] then return {stamp, not final and s[5], s[4]} end
+return stamp
