@@ -10,7 +10,8 @@ from dotmac.tasks.http.credentials import (
     CREDENTIAL_HEADERS,
     cookie_digests,
     credentials_digest,
-    is_same_but_for_new_cookies,
+    given_cookies,
+    is_same_sender,
     with_cookies,
 )
 
@@ -81,19 +82,38 @@ def test_many_cookies_take_the_room_of_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "repetition", "same"),
+    ("first", "given", "repetition", "same"),
     [
-        ("", "", True),
-        ("", "a=1", True),
-        ("a=1", "b=2; a=1", True),
-        ("a=1", "", False),
-        ("a=1", "a=2; b=2", False),
+        ("", [], "", True),
+        ("", [], "a=1", False),
+        ("", ["a=1; Path=/; HttpOnly"], "a=1", True),
+        ("", ["a=1"], "a=2", False),
+        ("", ["a=1"], "", True),
+        ("a=1", [], "a=1", True),
+        ("a=1", [], "a=1; b=2", False),
+        ("a=1", ["b=2"], "a=1; b=2", True),
+        ("a=1", ["b=2"], "b=2", False),
+        ("a=1", ["a=2; Secure"], "a=2", True),
+        ("a=1", ["a=2"], "a=1", True),
+        ("a=1", ["a=2"], "", False),
+        ("a=1; b=1", ["a=2"], "a=2; b=1", True),
+        ("a=1; b=1", ["a=2"], "a=2", False),
     ],
 )
-def test_a_repetition_may_have_cookies_more_and_none_less(first: str, repetition: str, same: bool) -> None:
+def test_a_repetition_has_the_cookies_that_the_first_exchange_left(
+    first: str, given: list[str], repetition: str, same: bool
+) -> None:
+    set_by_it = given_cookies(lines(("etag", "x"), *(("set-cookie", value) for value in given)))
     one, other = with_cookies("f", cookies(first)), with_cookies("f", cookies(repetition))
-    assert is_same_but_for_new_cookies(one, other) is same
-    assert not is_same_but_for_new_cookies(one, with_cookies("g", cookies(repetition)))
+    assert is_same_sender(one, set_by_it, other) is same
+    assert not is_same_sender(one, set_by_it, with_cookies("g", cookies(repetition)))
+
+
+def test_a_session_that_the_first_exchange_changed_is_known() -> None:
+    first, changed = {"login": "ann"}, {"login": "ann", "cart": 1}
+    one, other = (with_cookies("f", cookies("session=1", session=content)) for content in (first, changed))
+    assert is_same_sender(one, given_cookies([], changed), other)
+    assert not is_same_sender(one, given_cookies([], first), other)
 
 
 def test_a_line_of_a_hundred_thousand_cookies_is_compared_whole() -> None:

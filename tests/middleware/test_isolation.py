@@ -20,6 +20,7 @@ from trio.testing import MockClock
 
 from dotmac.tasks import BackgroundOperationsMiddleware, IdempotencyOptions, InvalidInput, MemoryStorage, RouteRule
 from dotmac.tasks.http.credentials import CREDENTIAL_HEADERS
+from middleware.apps import answer, app_of
 from middleware.asgi_client import Client, Response
 from runtime.nodes import Node
 
@@ -268,17 +269,50 @@ async def test_without_a_word_of_the_app_another_session_is_refused_and_nothing_
         app = sessions_around(orders.app, node.manager, outside)
         with caplog.at_level(logging.WARNING):
             assert (await send(app, cookie("alice"))).json == {"for": "alice"}
-        for headers in (cookie("bob"), [], [("Cookie", "seen=2")]):
+        for headers in (cookie("bob"), [], [("Cookie", "seen=2")], cookie("alice", more="; seen=2")):
             refused = await send(app, headers)
             assert (refused.status, refused.problem) == (422, "payload-mismatch")
             assert ("session_cookies" in refused.json["detail"]) is bool(headers)
         assert (await send(app, cookie("alice"))).replayed
-        assert (await send(app, cookie("alice", more="; seen=2"))).replayed
         resigned = await send(app, cookie("alice", signature=2))
         assert resigned.replayed if outside else resigned.problem == "payload-mismatch"
         assert (await send(app, cookie("bob"), key="order-2")).json == {"for": "bob"}
     assert orders.ran == ["alice", "bob"]
     assert sum("session_cookies" in record.getMessage() for record in caplog.records) == 1
+
+
+async def test_cookies_of_the_first_response_belong_to_its_receiver(
+    autojump_clock: MockClock, shared: MemoryStorage
+) -> None:
+    async def order(_scope: Any, _body: bytes, send: Any) -> None:
+        await answer(send, 201, {}, [(b"set-cookie", b"session=new; Path=/"), (b"set-cookie", b"seen=1")])
+
+    async with Node(shared, lambda _: None) as node:
+        app = BackgroundOperationsMiddleware(app_of(order), node.manager)
+        for first in ([], [("Cookie", "session=old")]):
+            key = f"order-{len(first)}"
+            assert not (await send(app, first, key)).replayed
+            assert (await send(app, first, key)).replayed
+            assert (await send(app, [("Cookie", "session=new; seen=1")], key)).replayed
+            for other in ([("Cookie", "session=bob")], [("Cookie", "seen=1; session=bob")]):
+                assert (await send(app, other, key)).problem == "payload-mismatch"
+
+
+async def test_a_session_that_the_handler_changed_belongs_to_its_user(
+    autojump_clock: MockClock, shared: MemoryStorage
+) -> None:
+    async def order(scope: Any, _body: bytes, send: Any) -> None:
+        scope["session"]["orders"] = scope["session"].get("orders", 0) + 1
+        await answer(send, 201, {})
+
+    async with Node(shared, lambda _: None) as node:
+        client = Client(BackgroundOperationsMiddleware(app_of(order), node.manager))
+        session = {"login": "alice"}
+        assert not (await client.post(headers=cookie("alice"), session=session)).replayed
+        assert (await client.post(headers=cookie("alice", 2), session=session)).replayed
+        assert session == {"login": "alice", "orders": 1}
+        refused = await client.post(headers=cookie("bob"), session={"login": "bob", "orders": 1})
+        assert refused.problem == "payload-mismatch"
 
 
 @pytest.mark.parametrize("outside", [True, False], ids=["session outside", "session inside"])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..errors import DotmacTasksError, EnvironmentFault, NotStarted
+from ..errors import DotmacTasksError, EnvironmentFault, NotStarted, StoredResponseUnreadable
 from ..metrics import emit
 from . import problems
 from .asgi import Reply, with_header
-from .credentials import is_same_but_for_new_cookies
+from .credentials import is_same_sender
 from .duplicates import answer_duplicate
 from .exchange import Exchange
 
@@ -54,6 +55,8 @@ class Gate:
         """
         try:
             met = await self._ask(state, request)
+            if met.outcome == "mismatch" and state.cookies is not None and _has_its_cookies(met, request, book):
+                met = await self._ask(state, msgspec.structs.replace(request, fingerprint=met.fingerprint))
         except (EnvironmentFault, NotStarted) as error:  # not started: stopped in the moment in which we asked
             return self._without_storage(state, request, error)
         if met.outcome == "granted":
@@ -74,9 +77,6 @@ class Gate:
         if not self._life.is_ready:
             await self._life.ensure_started()
         met = await manager.begin_claim(request, state.work, owner=self._owner)
-        if met.outcome == "mismatch" and is_same_but_for_new_cookies(met.fingerprint, request.fingerprint):
-            request = msgspec.structs.replace(request, fingerprint=met.fingerprint)
-            met = await manager.begin_claim(request, state.work, owner=self._owner)
         if met.outcome == "in_progress" and state.options.in_flight == "wait":
             try:
                 return await manager.begin_claim(
@@ -96,3 +96,12 @@ class Gate:
         _log.warning("a request with an idempotency key runs unprotected, its storage is away: %s", error)
         state.unprotected = True
         return with_header(self._app, DEGRADED)
+
+
+def _has_its_cookies(met: ClaimAnswer, request: KeyedRequest, book: RecordBook) -> bool:
+    """Whether a request differs from the first one only by cookies that the first response has set."""
+    given: tuple[str, ...] = ()
+    if met.result is not None:
+        with suppress(StoredResponseUnreadable):  # then the request stays another one
+            given = book.given_cookies(met.result)
+    return is_same_sender(met.fingerprint, given, request.fingerprint)

@@ -36,6 +36,7 @@ CREDENTIAL_HEADERS = (
 """Header fields whose values stand for a user that is not known otherwise."""
 
 _FIELDS = frozenset(header.lower().encode("ascii") for header in CREDENTIAL_HEADERS)
+_NAME_DIGITS = 8
 _DIGITS = 16  # 64 bits: a client that can choose a cookie with this digest could choose the user's own as well
 _MOST_COOKIES = 60
 _MOST_PAIRS = 1_000  # of one line; what follows counts as one value
@@ -68,7 +69,7 @@ def credentials_digest(
 
 
 def cookie_digests(headers: Iterable[_Line], session: Any = None) -> tuple[str, ...]:
-    """A digest of each cookie that may say something about the user, in one order.
+    """A digest of each cookie that may say something about the user, in one order; it begins with that of the name.
 
     Args:
         headers: Of the request, as ASGI has them.
@@ -79,26 +80,49 @@ def cookie_digests(headers: Iterable[_Line], session: Any = None) -> tuple[str, 
     if session and isinstance(session, Mapping):
         content = json.dumps(dict(session), sort_keys=True, default=repr, skipkeys=True).encode()
         facts = [cookie for cookie in facts if cookie[0] != _SESSION_COOKIE] + [(_SESSION_COOKIE + b"=", content)]
-    digests = sorted({sha256(netstrings(fact)).hexdigest()[:_DIGITS] for fact in facts})
+    digests = sorted({_digest(fact[:1], _NAME_DIGITS) + _digest(fact, _DIGITS) for fact in facts})
     if len(digests) > _MOST_COOKIES:  # more than any browser sends; together they take no more room than one
         return (sha256("".join(digests).encode("ascii")).hexdigest()[:_DIGITS],)
     return tuple(digests)
 
 
+def given_cookies(headers: Iterable[_Line], session: Any = None) -> tuple[str, ...]:
+    """The digests of the cookies that a response sets, as those of the requests that bring them back.
+
+    Args:
+        headers: Of the response, names in lower case.
+        session: The session that a middleware further out will write to a cookie.
+    """
+    return cookie_digests(
+        [(b"cookie", value.partition(b";")[0]) for name, value in headers if name == b"set-cookie"], session
+    )
+
+
 def with_cookies(fingerprint: str, cookies: Iterable[str]) -> str:
-    """The fingerprint of a request with the digests of its cookies, see `is_same_but_for_new_cookies`."""
+    """The fingerprint of a request with the digests of its cookies, see `is_same_sender`."""
     return ".".join((fingerprint, *cookies))
 
 
-def is_same_but_for_new_cookies(first: str, repetition: str) -> bool:
-    """Whether a request repeats the first one, with all of its cookies and others besides.
+def is_same_sender(first: str, given: Collection[str], repetition: str) -> bool:
+    """Whether a request repeats the first one with the cookies of it, as its response has changed them.
 
-    A response may set cookies that the repetition then carries. Without a cookie of the first request, the sender may
-    be another user.
+    Every cookie of the repetition must be known, and every one of the first request must be there or be replaced.
+
+    Args:
+        first: The fingerprint of the first request, with its cookies.
+        given: The cookies that the first response has set.
+        repetition: The fingerprint of the repetition, with its cookies.
     """
-    fingerprint, *cookies = first.split(".")
+    fingerprint, *had = first.split(".")
     repeated, *sent = repetition.split(".")
-    return fingerprint == repeated and set(cookies) <= set(sent)
+    if fingerprint != repeated or not {*had, *given}.issuperset(sent):
+        return False
+    replaced = {fact[:_NAME_DIGITS] for fact in given if fact in sent}
+    return all(fact in sent or fact[:_NAME_DIGITS] in replaced for fact in had)
+
+
+def _digest(parts: Iterable[bytes], digits: int) -> str:
+    return sha256(netstrings(parts)).hexdigest()[:digits]
 
 
 def _cookies(headers: Iterable[_Line]) -> list[_Line]:

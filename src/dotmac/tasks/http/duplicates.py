@@ -32,7 +32,7 @@ async def answer_duplicate(state: RequestState, met: ClaimAnswer, book: RecordBo
         EnvironmentFault: The stored answer cannot be had or read.
     """
     if met.outcome == "mismatch":
-        return Reply(problems.payload_mismatch(state.header, cookies_count=state.cookies_count).messages())
+        return Reply(problems.payload_mismatch(state.header, cookies_count=bool(state.cookies)).messages())
     if met.saga_id is not None:
         return await _attached(state, met, book, met.saga_id)
     if met.outcome == "in_progress":

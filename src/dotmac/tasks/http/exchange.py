@@ -23,6 +23,7 @@ import anyio
 from ..errors import ClaimLost, EnvironmentFault, NotStarted
 from . import problems
 from .asgi import Reply
+from .credentials import given_cookies
 from .recorder import Recorder
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class Exchange:
         if state.no_effect or recorder.status in state.options.release_statuses or self._is_refusal(recorder):
             await self._give_back()
             return
-        ending = self._book.answered(recorder, state.result)
+        cookies = () if state.cookies is None else given_cookies(recorder.headers, state.session)
+        ending = self._book.answered(recorder, state.result, cookies)
         if not await self._end(ending, _PATIENCE):
             self._late = ending
 

@@ -28,12 +28,12 @@ class Sender:
     Attributes:
         identity: Tenant and user.
         credentials: A digest of the credentials; None: the user is known, or the request carries none.
-        cookies: Digests of cookies whose meaning is unknown; empty: there are none, or the user is known.
+        cookies: Digests of cookies whose meaning is unknown; None: cookies do not count.
     """
 
     identity: Identity
     credentials: str | None = None
-    cookies: tuple[str, ...] = ()
+    cookies: tuple[str, ...] | None = None
 
 
 class SenderRules:

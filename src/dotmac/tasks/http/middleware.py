@@ -136,7 +136,7 @@ class BackgroundOperationsMiddleware:
         if state.options.credentials_required and sender.identity.user_id is None and sender.credentials is None:
             raise _Refused(problems.credentials_missing())
         state.identity = sender.identity
-        state.cookies_count = bool(sender.cookies)
+        state.cookies, state.session = sender.cookies, scope.get("session")
         return _Asked(Target(origin, scope["method"], state.path), sender)
 
     async def _under_key(
@@ -172,7 +172,7 @@ class BackgroundOperationsMiddleware:
                 tenant_id=identity.tenant_id or "",
                 user_id=identity.user_id,
                 operation_type=f"{method} {endpoint.template}" if endpoint.template else method,
-                fingerprint=with_cookies(fingerprinted, asked.sender.cookies),
+                fingerprint=with_cookies(fingerprinted, asked.sender.cookies or ()),
                 ttl=options.ttl or self.manager.settings.default_ttl,
                 lease=options.lease,
             )

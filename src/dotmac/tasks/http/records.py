@@ -56,12 +56,13 @@ class RecordBook:
 
     # --- writing --------------------------------------------------------------------------------------------
 
-    def answered(self, recorder: Recorder, result: bytes | None) -> Ending:
+    def answered(self, recorder: Recorder, result: bytes | None, cookies: tuple[str, ...] = ()) -> Ending:
         """The app answered.
 
         Args:
             recorder: Has the response.
             result: JSON that the handler wants to be kept beside it.
+            cookies: Digests of the cookies that the response sets, if they count.
         """
         status = recorder.status or 0
         stored = StoredResponse.of(
@@ -70,6 +71,7 @@ class RecordBook:
             recorder.body if recorder.kept else None,
             result=None if result is None else msgspec.Raw(result),
             unstored=self._unstored,
+            cookies=cookies,
         )
         return Ending(self._sealed(stored), f"answered with {status}" if status >= _ERRORS else None)
 
@@ -102,6 +104,10 @@ class RecordBook:
         if stored is None:
             return Reply(problems.encoding_not_acceptable().messages(extra_headers=[self._marker]))
         return Reply(replay_messages(stored, [self._marker], head=scope["method"] == "HEAD"))
+
+    def given_cookies(self, record: bytes) -> tuple[str, ...]:
+        """Digests of the cookies that the stored response has set; raises as `replayed` does."""
+        return unseal_response(record, self._codec, self._record_key).cookies
 
     def marked(self, answer: ASGIApp) -> ASGIApp:
         """An answer that was not made for the request which gets it, with the mark that says so."""

@@ -37,12 +37,14 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
         headers: Name in lower case and value, in their order, repeats included.
         body: The body; None: it was too long to be kept.
         result: What the handler set as the result of its operation, JSON.
+        cookies: Digests of the cookies that the response has set, where they count.
     """
 
     status: int
     headers: tuple[Header, ...] = ()
     body: bytes | None = b""
     result: Any = None
+    cookies: tuple[str, ...] = ()
 
     @property
     def body_kept(self) -> bool:
@@ -58,6 +60,7 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
         *,
         result: Any = None,
         unstored: Iterable[bytes] = (),
+        cookies: tuple[str, ...] = (),
     ) -> StoredResponse:
         """What is to be stored of a response: all but the headers that must not be sent again.
 
@@ -67,9 +70,11 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
             body: The whole body; None: it is too long to be kept.
             result: JSON.
             unstored: Names of further headers to leave out.
+            cookies: Digests of the cookies that it sets, where they count.
         """
         kept = storable_headers(headers, unstored)
-        return cls(status=status, headers=kept, body=b"" if is_bodyless(status) else body, result=result)
+        body = b"" if is_bodyless(status) else body
+        return cls(status=status, headers=kept, body=body, result=result, cookies=cookies)
 
 
 class _Document(msgspec.Struct, omit_defaults=True):
@@ -81,6 +86,7 @@ class _Document(msgspec.Struct, omit_defaults=True):
     text: msgspec.Raw | None = None
     base64: msgspec.Raw | None = None
     result: Any = None
+    cookies: tuple[str, ...] = ()
 
 
 class _Reading(msgspec.Struct):
@@ -92,6 +98,7 @@ class _Reading(msgspec.Struct):
     text: str | None = None
     base64: bytes | None = None
     result: Any = None
+    cookies: tuple[str, ...] = ()
 
 
 class _Version(msgspec.Struct):
@@ -103,7 +110,8 @@ def dump_response(stored: StoredResponse) -> bytes:
 
     A body that is text stands in it as text, unless base64 is shorter; any other body as base64.
     """
-    document = _Document(VERSION, stored.status, [_as_text(header) for header in stored.headers], result=stored.result)
+    headers = [_as_text(header) for header in stored.headers]
+    document = _Document(VERSION, stored.status, headers, result=stored.result, cookies=stored.cookies)
     if stored.body is not None:
         text = _text_of(stored.body)
         if text is not None and len(text) <= _length_in_base64(stored.body):
@@ -132,7 +140,7 @@ def load_response(data: bytes) -> StoredResponse:
     except (msgspec.DecodeError, UnicodeError) as error:  # the message could quote the response: not repeated
         raise StoredResponseUnreadable("the stored response is damaged") from error
     body = read.base64 if read.text is None else read.text.encode()
-    return StoredResponse(status=read.status, headers=headers, body=body, result=read.result)
+    return StoredResponse(status=read.status, headers=headers, body=body, result=read.result, cookies=read.cookies)
 
 
 def replay_messages(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -74,7 +74,9 @@ class RequestState:
         reach: How far the request came inside the app.
         key: The idempotency key it carries; None: none, or not looked at (an exempt path, a safe method).
         identity: Whose request it is; None: not asked.
-        cookies_count: Whether cookies of unknown meaning are compared, because neither user nor credentials are known.
+        cookies: Digests of cookies that are compared, because neither user nor credentials are known; None: no cookie
+            counts.
+        session: The session that a middleware further out has put into the scope.
         record_key: Of the record that the key stands for; None: no claim was asked for.
         work: What is cancelled when the claim is lost.
         claim: While it is held and not ended; None: this request runs without protection, or its ending is settled.
@@ -93,7 +95,8 @@ class RequestState:
     reach: Reach
     key: str | None = None
     identity: Identity | None = None
-    cookies_count: bool = False
+    cookies: tuple[str, ...] | None = None
+    session: Any = None
     record_key: str | None = None
     work: Work = field(default_factory=Work)
     claim: RequestClaim | None = None
