@@ -55,22 +55,25 @@ class Gate:
         """
         try:
             met = await self._ask(state, request)
-            if met.outcome == "mismatch" and state.cookies is not None and _has_its_cookies(met, request, book):
-                met = await self._ask(state, msgspec.structs.replace(request, fingerprint=met.fingerprint))
         except (EnvironmentFault, NotStarted) as error:  # not started: stopped in the moment in which we asked
             return self._without_storage(state, request, error)
+        try:
+            if met.outcome == "mismatch" and state.cookies is not None and _has_its_cookies(met, request, book):
+                met = await self._ask(state, msgspec.structs.replace(request, fingerprint=met.fingerprint))
+            return await self._answer(state, met, book, scope)
+        except (EnvironmentFault, NotStarted) as error:
+            # It is known to be a repetition, so it cannot be run, with or without protection.
+            _log.error("the stored answer to a request cannot be had: %s", error)
+            return Reply(problems.storage_unavailable(_RETRY_AFTER).messages())
+
+    async def _answer(self, state: RequestState, met: ClaimAnswer, book: RecordBook, scope: Scope) -> ASGIApp:
         if met.outcome == "granted":
             state.claim = met.claim
             exchange = Exchange(self._app, state, book)
             if met.lapsed and state.options.on_crash == "unknown":
                 return await exchange.given_up("the process that carried it out ended")
             return exchange
-        try:
-            return await answer_duplicate(state, met, book, scope)
-        except EnvironmentFault as error:
-            # It is known to be a repetition, so it cannot be run, with or without protection.
-            _log.error("the stored answer to a request cannot be had: %s", error)
-            return Reply(problems.storage_unavailable(_RETRY_AFTER).messages())
+        return await answer_duplicate(state, met, book, scope)
 
     async def _ask(self, state: RequestState, request: KeyedRequest) -> ClaimAnswer:
         manager = state.manager

@@ -61,9 +61,6 @@ class IdempotencyOptions:
             application behind several names, whose clients may repeat a request at another one.
         credentials_required: Whether a request under a key is refused with 401, before its body is read, if no user is
             known and it carries no credentials.
-        fingerprint_headers: Names of request headers that are compared too: those that change what a request does.
-        per_origin: Whether scheme and host name count: the same key means something else at each host. False: for one
-            application behind several names, whose clients may repeat a request at another one.
         canonical_limit: Bytes of a JSON body up to which its meaning is looked at; longer ones are compared by bytes.
         in_flight: What a repetition gets while the first request runs: ``conflict``, 409; ``wait``, its response, or
             409 after `wait_seconds`; ``accepted``, 202.
@@ -104,8 +101,6 @@ class IdempotencyOptions:
     fingerprint_headers: Collection[str] = FINGERPRINT_HEADERS
     per_origin: bool = True
     credentials_required: bool = False
-    fingerprint_headers: Collection[str] = FINGERPRINT_HEADERS
-    per_origin: bool = True
     canonical_limit: int = CANONICAL_LIMIT
     in_flight: Literal["conflict", "wait", "accepted"] = "conflict"
     wait_seconds: float = 10.0
