@@ -291,7 +291,7 @@ class HandlerLoad:
     """The handlers of one process at one moment.
 
     Attributes:
-        limits: `max_running`, `sync_handler_threads`, then the operations that run or wait under a concurrency.
+        limits: `max_running`, `sync_handler_threads`, then operations that have a concurrency and ran already.
         left_threads: Threads whose attempts were cut off; they take no place in the pool.
     """
 

@@ -7,7 +7,7 @@ starts; these may outlive it, so each mark says whether its handler still runs.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -29,6 +29,7 @@ class _Mark:
         self.over = False
 
 
+_NOTHING: AbstractContextManager[None] = nullcontext()
 _marks: ContextVar[tuple[_Mark, ...]] = ContextVar("dotmac.tasks.runtime.inside_handlers", default=())
 """Several: a handler can ask another manager for something, whose handler runs for it."""
 
@@ -54,14 +55,15 @@ def marked(handler: Handler, handlers: Handlers) -> Handler:
     return replace(handler, call=call)
 
 
-@contextmanager
-def waiting_for_others() -> Iterator[None]:
+def waiting_for_others() -> AbstractContextManager[None]:
     """Inside, the present handler waits for what may need its permit: another handler, or a lock that one holds."""
     marks = _marks.get()
     permit = marks[-1].permit if marks and not marks[-1].over else None
-    if permit is None:
-        yield
-        return
+    return _NOTHING if permit is None else _suspended(permit)
+
+
+@contextmanager
+def _suspended(permit: Permit) -> Iterator[None]:
     permit.suspend()
     try:
         yield

@@ -70,11 +70,15 @@ class Demand:
         operation: The operation.
         thread: Whether the handler is a plain function.
         limit: Of the operation; None: it has none.
+        limits: All limits that apply; None before its first permit.
+        running: Permits that count at the moment.
     """
 
     operation: str
     thread: bool
     limit: Limit | None = None
+    limits: tuple[Limit, ...] | None = None
+    running: int = 0
 
     def succeed(self, former: Demand) -> None:
         """The operation's handler was registered again: calls of the former one count on."""
@@ -89,7 +93,7 @@ class Permit:
     Attributes:
         demand: What the handler needs.
         subject: The saga, or the token of the idempotent operation.
-        since: When it was granted (``time.monotonic()``: a left thread can outlive its trio run).
+        since: When a plain handler got it (``time.monotonic()``: a left thread can outlive its trio run).
     """
 
     __slots__ = ("_limits", "_permits", "_released", "_waits", "demand", "since", "subject")
@@ -101,8 +105,10 @@ class Permit:
         self._waits = 0
         self.demand = demand
         self.subject = subject
-        self.since = time.monotonic()
-        self._count()
+        self.since = time.monotonic() if demand.thread else 0.0
+        demand.running += 1
+        for limit in limits:
+            limit.running += 1
 
     def release(self) -> None:
         """The handler has ended, or will not be called. Again does nothing."""
@@ -138,15 +144,16 @@ class Permit:
             self._count()
 
     def _count(self) -> None:
+        self.demand.running += 1
         for limit in self._limits:
             limit.running += 1
-        self._permits.held.add(self)
 
     def _uncount(self) -> None:
+        self.demand.running -= 1
         for limit in self._limits:
             limit.running -= 1
-        self._permits.held.discard(self)
-        self._permits.serve()
+        if self._permits.queues:
+            self._permits.serve()
         for limit in self._limits:
             if limit.reported and limit.running < limit.capacity:  # nothing waits for it
                 limit.reported = False
@@ -209,21 +216,21 @@ class Permits:
         threads: Plain handlers at once.
 
     Attributes:
-        held: Permits that count at the moment.
+        queues: Of handlers that wait, by what they need; empty ones are removed.
     """
 
     def __init__(self, max_running: int | None, threads: int) -> None:
         running = Limit(MAX_RUNNING, math.inf if max_running is None else max_running)
         threaded = Limit(SYNC_HANDLER_THREADS, threads)
         self._async, self._sync = (running,), (running, threaded)
-        self._queues: dict[Demand, _Queue] = {}
+        self._demands: list[Demand] = []
+        self.queues: dict[Demand, _Queue] = {}
         self._numbers = itertools.count()
         self._left: dict[Permit, float] = {}
         self._held_back: set[str] = set()
         self._thread = threading.get_ident()
         self._token: trio.lowlevel.TrioToken | None = None
         self._closed = False
-        self.held: set[Permit] = set()
 
     # --- its life -------------------------------------------------------------------------------------------
 
@@ -236,7 +243,7 @@ class Permits:
     def close(self) -> None:
         """The runtime stops: a handler that still waits is not called, and its wait raises."""
         self._closed = True
-        for queue in self._queues.values():
+        for queue in self.queues.values():
             for waiter in queue.all():
                 waiter.event.set()
 
@@ -254,7 +261,7 @@ class Permits:
 
     def take(self, demand: Demand, subject: str) -> Permit | None:
         """A permit, if there is one without waiting."""
-        limits = self._limits(demand)
+        limits = demand.limits or self._applied(demand)
         for limit in limits:
             if limit.running >= limit.capacity:
                 return None
@@ -276,8 +283,7 @@ class Permits:
         permit = None if self._closed else self.take(demand, subject)
         if permit is not None:
             return permit
-        limits = self._limits(demand)
-        queue = self._queues.setdefault(demand, _Queue(demand, limits))
+        queue = self.queues.setdefault(demand, _Queue(demand, demand.limits or self._applied(demand)))
         waiter = _Waiter(subject)
         queue.add(priority, next(self._numbers), waiter)
         self._report_full(queue)
@@ -291,15 +297,15 @@ class Permits:
         finally:
             queue.leave(waiter)
             if not queue.waiting:
-                self._queues.pop(demand, None)
+                self.queues.pop(demand, None)
         if waiter.permit is None:
             raise NotStarted("the runtime is stopping, and the handler was not called")
         return waiter.permit
 
     def serve(self) -> None:
         """Give permits to waiting handlers, as far as their limits have room."""
-        while self._queues and not self._closed:
-            ready = [queue for queue in self._queues.values() if queue.waiting and queue.has_room]
+        while self.queues and not self._closed:
+            ready = [queue for queue in self.queues.values() if queue.waiting and queue.has_room]
             ready = [queue for queue in ready if not self._holds_back(queue.demand)]
             if not ready:
                 break
@@ -309,9 +315,12 @@ class Permits:
             queue.leave(waiter)
             waiter.event.set()
 
-    def _limits(self, demand: Demand) -> tuple[Limit, ...]:
+    def _applied(self, demand: Demand) -> tuple[Limit, ...]:
+        """The limits of a demand that asks for its first permit."""
         limits = self._sync if demand.thread else self._async
-        return limits if demand.limit is None else (*limits, demand.limit)
+        demand.limits = limits if demand.limit is None else (*limits, demand.limit)
+        self._demands.append(demand)
+        return demand.limits
 
     # --- threads that outlive their attempts ------------------------------------------------------------------
 
@@ -354,7 +363,7 @@ class Permits:
     def load(self) -> HandlerLoad:
         """What runs and what waits, limit by limit."""
         limits = list(self._sync)
-        for demand in (*(permit.demand for permit in self.held), *self._queues):
+        for demand in self._demands:
             if demand.limit is not None and demand.limit not in limits:
                 limits.append(demand.limit)
         now = time.monotonic()
@@ -362,9 +371,12 @@ class Permits:
         return HandlerLoad([self._view(limit) for limit in limits], left)
 
     def _view(self, limit: Limit) -> LimitInfo:
-        held = Counter(permit.demand.operation for permit in self.held if limit in self._limits(permit.demand))
+        held: Counter[str] = Counter()
+        for demand in self._demands:
+            if demand.running and limit in (demand.limits or ()):
+                held[demand.operation] += demand.running
         full = limit.running >= limit.capacity
-        waiting = sum(queue.waiting for queue in self._queues.values() if limit in queue.limits) if full else 0
+        waiting = sum(queue.waiting for queue in self.queues.values() if limit in queue.limits) if full else 0
         capacity = None if limit.capacity == math.inf else int(limit.capacity)
         return LimitInfo(limit.name, capacity, limit.running, waiting, dict(held.most_common()))
 

@@ -24,11 +24,6 @@ from .step_lock import StepLock
 NextAttempt = AttemptStarted | Invoke
 
 
-def takes_lock(definition: SagaDefinition, attempt: NextAttempt) -> bool:
-    """Whether the attempt runs under a lock."""
-    return definition.steps[attempt.step].lock is not None
-
-
 def expanded(definition: SagaDefinition, index: int, results: StepResults, *, undo: bool, limit: int) -> dict[str, Any]:
     """A step's parameters with their expressions replaced; at most `limit` bytes. Raises InvalidInput."""
     step = definition.steps[index]
@@ -68,13 +63,18 @@ class Readiness:
         """Whether a lock or a permit is held."""
         return self.permit is not None or self.lock is not None
 
+    @property
+    def complete(self) -> bool:
+        """Whether an attempt that was taken or waited for still has all that it needs."""
+        return self.permit is not None and (self.lock is None or not self.lock.lost)
+
     def take(self, attempt: NextAttempt, handler: Handler) -> bool:
         """Whether the attempt can begin now: its lock is held, and its permit is held or was free."""
         permit, lock = self.permit, self.lock
         if permit is not None and permit.demand is not handler.demand:
             permit.release()
             permit = self.permit = None
-        if lock is not None or takes_lock(self._definition, attempt):
+        if lock is not None or self._definition.steps[attempt.step].lock is not None:
             if self._locked != (attempt.step, attempt.undo):
                 return False
             if lock is not None and (not lock.held or lock.lost):
@@ -87,7 +87,7 @@ class Readiness:
         """Wait until `take` finds everything. When it is cancelled, it keeps what it has got."""
         if self._locked != (attempt.step, attempt.undo) or (self.lock is not None and self.lock.lost):
             await self._drop_lock()
-        if self._locked is None and takes_lock(self._definition, attempt):
+        if self._locked is None and self._definition.steps[attempt.step].lock is not None:
             self._locked = attempt.step, attempt.undo
             self.lock = self._step_lock(attempt.step, results)
         if self.lock is not None:

@@ -126,7 +126,8 @@ class SagaActor:
             self.inbox.on_arrival = None  # a cycle that the garbage collector would have to find, for each saga
             self.ended.set()
             self.task = None
-            await self._ready.drop()
+            if self._ready.holds:
+                await self._ready.drop()
 
     async def _stretch(self) -> None:
         """Turns in one cancel scope, until it was needed to cut an attempt off.
@@ -283,11 +284,11 @@ class SagaActor:
         step, settings = definition.steps[command.step], environment.settings
         handler = self._handler(command)
         assert handler is not None  # noqa: S101 - looked for before the attempt was recorded
-        if not self._ready.take(command, handler) and not self._draining:
+        if not self._ready.complete and not self._draining:
             # Recorded with the saga's creation, whose answer was lost, or its lock was lost meanwhile.
             await self._get_ready(command, handler)
             return
-        if self._hastened or not self._ready.holds:  # told so while the start of the attempt was being appended
+        if self._hastened or self._ready.permit is None:  # told so while the start of the attempt was being appended
             self._ended(command, Failure("Drained", "its worker was stopped before the handler was invoked"))
             return
         results = StepResults(self.journal.state)
