@@ -12,7 +12,7 @@ from typing import Self
 from weakref import WeakSet
 
 import trio
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from ..crossing.anywhere import AnywhereContext
 from ..crossing.home import Home
@@ -102,7 +102,9 @@ class Hosted:
         examine = self._environment.storage.examine
         if self.is_running:
             return await self._home.run(examine)
-        return await (examine() if trio.lowlevel.in_trio_task() else to_thread.run_sync(trio.run, examine))
+        if trio.lowlevel.in_trio_task():
+            return await examine()
+        return await to_thread.run_sync(trio.run, examine, limiter=CapacityLimiter(1))  # waits for no other thread
 
     # No generator: an event loop that is wound up closes those at once, in whichever order, and this one would be
     # closed by it in the midst of being left.

@@ -14,6 +14,7 @@ from typing import IO
 import anyio
 
 from .asgi import ClientGone, Message, Receive, Reply, Scope, Send, header_values
+from .threads import in_thread
 
 IN_MEMORY = 262_144
 """Bytes of a body that stay in memory."""
@@ -79,7 +80,7 @@ class BufferedBody:
                 break
         if self._file is not None:
             await self._write_out()
-            await anyio.to_thread.run_sync(self._file.seek, 0)
+            await in_thread(self._file.seek, 0)
 
     async def _add(self, chunk: bytes) -> None:
         self._parts.append(chunk)
@@ -91,8 +92,8 @@ class BufferedBody:
         """Move what has gathered to the file, in one go and in a thread: a disk can be slow."""
         parts, self._parts, self._size = self._parts, [], 0
         if self._file is None:
-            self._file = await anyio.to_thread.run_sync(tempfile.TemporaryFile)
-        await anyio.to_thread.run_sync(self._file.writelines, parts)
+            self._file = await in_thread(tempfile.TemporaryFile)
+        await in_thread(self._file.writelines, parts)
 
     def replayed(self, receive: Receive) -> Receive:
         """A `receive` that gives the body once more, and after it whatever the server has to say.
@@ -110,7 +111,7 @@ class BufferedBody:
                 ended = True
                 body, self._parts = b"".join(self._parts), []
                 return {"type": "http.request", "body": body, "more_body": False}
-            body = await anyio.to_thread.run_sync(self._file.read, _CHUNK)
+            body = await in_thread(self._file.read, _CHUNK)
             ended = len(body) < _CHUNK
             return {"type": "http.request", "body": body, "more_body": not ended}
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import anyio
-
 from ..errors import BadIdempotencyKey, InvalidInput
 from ..facade.claims import KeyedRequest
 from ..runtime.whereabouts import process_name
@@ -31,6 +29,7 @@ from .records import RecordBook
 from .routes import RouteRule, Routes, is_protected, overrides_of
 from .scope import Target, default_identity, full_path, record_key
 from .state import RequestState, is_handled, keep_state
+from .threads import in_thread
 
 if TYPE_CHECKING:
     import re
@@ -164,7 +163,7 @@ class BackgroundOperationsMiddleware:
                 await answer(problems.body_too_large(limit).messages())(scope, receive, send)
                 return
             if fingerprint.is_costly:
-                fingerprinted = await anyio.to_thread.run_sync(fingerprint.finish)
+                fingerprinted = await in_thread(fingerprint.finish)
             else:
                 fingerprinted = fingerprint.finish()
             request = KeyedRequest(

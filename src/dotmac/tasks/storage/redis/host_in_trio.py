@@ -12,6 +12,8 @@ import trio
 from .host import Handover, Host, HostWire, close_wires
 from .wire import Sink
 
+_LOOKUPS = 8  # threads that look up names; trio's default ones may all be held by what a program does in threads
+
 T = TypeVar("T")
 
 
@@ -71,7 +73,10 @@ async def _protected(open_loop: Callable[[], Any]) -> AsyncIterator[Any]:
 @asynccontextmanager
 async def open_trio_asyncio_host(open_loop: Callable[[], Any]) -> AsyncIterator[Host]:
     """Runs a loop in this trio run, made by `trio_asyncio.open_loop`; at the end no connection is left."""
+    from trio_asyncio import TrioExecutor  # noqa: PLC0415 - importing it changes asyncio, so only who runs it does
+
     async with _protected(open_loop) as loop, trio.open_nursery() as tasks:
+        loop.set_default_executor(TrioExecutor(limiter=trio.CapacityLimiter(_LOOKUPS)))
         host = TrioAsyncioHost(loop, tasks)
         try:
             yield host
