@@ -319,6 +319,7 @@ ROUTES = [
     _post("/gated/accepted", gated, in_flight="accepted"),
     _post("/gated/short-lease", gated, lease=1.0),
     _post("/gated/rerun", gated, lease=1.0, on_crash="rerun"),
+    _post("/gated/rerun-long-lease", gated, on_crash="rerun"),
     _post("/crashing", crashing, lease=1.0),
     _post("/raises", raises),
     _post("/raises/released", raises, on_exception="release"),

@@ -20,10 +20,13 @@ from support.servers import Server, server_folder
 TESTS = Path(__file__).parent.parent
 START_ATTEMPTS = 10
 APP = "http_conformance.conformance_app:app"
-_HYPERCORN = ("-m", "hypercorn", "--workers", "0", "--graceful-timeout", "5", "--worker-class")
-_UVICORN = ("-m", "uvicorn", "--timeout-graceful-shutdown", "5", "--loop")
+GRACEFUL = "{graceful}"
+_HYPERCORN = ("-m", "hypercorn", "--workers", "0", "--graceful-timeout", GRACEFUL, "--worker-class")
+_UVICORN = ("-m", "uvicorn", "--timeout-graceful-shutdown", GRACEFUL, "--loop")
 KINDS = {
     "hypercorn-trio": (*_HYPERCORN, "trio"),
+    # Without a master process, Hypercorn on trio does not handle SIGTERM.
+    "hypercorn-trio-master": (*_HYPERCORN, "trio", "--workers", "1"),
     "hypercorn-asyncio": (*_HYPERCORN, "asyncio"),
     "uvicorn": (*_UVICORN, "asyncio"),
     "uvicorn-uvloop": (*_UVICORN, "uvloop"),
@@ -58,6 +61,7 @@ class Site:
         redis: Where its records are; None: in its memory.
         prefix: Of its keys there.
         patience: Seconds that it waits for Redis.
+        graceful: Seconds that the server lets requests end once it is told to end.
         root_path: What a proxy is said to have cut off from the paths that arrive.
     """
 
@@ -70,6 +74,7 @@ class Site:
         self.prefix = prefix
         self.patience = 5.0
         self.root_path = ""
+        self.graceful = 5
         self.port = 0
         self._sealed = sealed
         self._process: subprocess.Popen[bytes] | None = None
@@ -122,7 +127,8 @@ class Site:
             environment["CONFORMANCE_SEAL"] = self._sealed.decode()
         address = ("--port", str(self.port)) if "uvicorn" in self.kind else ("--bind", f"127.0.0.1:{self.port}")
         below = ("--root-path", self.root_path) if self.root_path else ()
-        command = [sys.executable, *KINDS[self.kind], *below, *address, APP]
+        words = [str(self.graceful) if word == GRACEFUL else word for word in KINDS[self.kind]]
+        command = [sys.executable, *words, *below, *address, APP]
         with self._log.open("wb") as log:
             self._process = spawn(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(self._answers, seconds=60, what=f"{self.kind} answers")
@@ -183,11 +189,13 @@ def serving(
     sealed: bytes | None = None,
     patience: float = 5.0,
     root_path: str = "",
+    graceful: int = 5,
 ) -> Iterator[Site]:
     """A site that runs. The test may kill it."""
     site = Site(kind, ledger, None if redis is None else redis.url, prefix, sealed=sealed)
     site.patience = patience
     site.root_path = root_path
+    site.graceful = graceful
     try:
         site.start()
         yield site

@@ -145,6 +145,20 @@ class ClaimMethods(Hosted):
         await self._hosted().requests.finish(claim, result, error, patience=patience)
 
     @anywhere
+    async def finish_claim_later(
+        self, claim: RequestClaim, result: bytes | None, error: str | None = None, *, patience: float
+    ) -> None:
+        """Store how the work ended as soon as the storage allows it; returns before that.
+
+        Args:
+            claim: Ended by this.
+            result: JSON.
+            error: Why it failed; None: it did not.
+            patience: Seconds to insist where the storage is away; the claim runs out after that.
+        """
+        self._hosted().requests.finish_later(claim, result, error, patience=patience)
+
+    @anywhere
     async def abandon_claim(self, claim: RequestClaim) -> None:
         """Give the key back: nothing was done, whoever asks next does it."""
         await self._hosted().requests.abandon(claim)

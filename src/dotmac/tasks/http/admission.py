@@ -69,7 +69,7 @@ class Gate:
     async def _answer(self, state: RequestState, met: ClaimAnswer, book: RecordBook, scope: Scope) -> ASGIApp:
         if met.outcome == "granted":
             state.claim = met.claim
-            exchange = Exchange(self._app, state, book)
+            exchange = Exchange(self._app, state, book, self._life.exchanges)
             if met.lapsed and state.options.on_crash == "unknown":
                 return await exchange.given_up("the process that carried it out ended")
             return exchange

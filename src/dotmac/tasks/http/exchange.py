@@ -6,10 +6,13 @@ What can happen, and what is stored then:
   done, or a handler that declares it, gives the key back instead.
 - The app starts a saga under the key: nothing from here, the record is the saga's from then on.
 - The app raises before it answers: that it failed, or the key is given back, as the route has chosen.
-- The app raises in the midst of its answer, or is cut off (by a cancellation from outside): that nobody knows.
+- The app raises in the midst of its answer: that nobody knows.
+- The app is cut off by a cancellation from outside: as the route has chosen for a crash.
+- No endpoint was called: nothing, the key is given back.
 - The claim is lost: nothing; somebody else has the key. The app is cancelled.
-- The storage is away when the app is done: the client is served, and the ending is written down once the storage is
-  back; if that takes too long, the claim runs out, which counts as a crash.
+- The storage is away when the response is complete: the client is served, and the runtime stores the ending once the
+  storage is back, whatever the app does after its response. Without an answer of the storage the claim runs out, which
+  counts as a crash.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ from .credentials import given_cookies
 from .recorder import Recorder
 
 if TYPE_CHECKING:
+    from ..runtime.request_claims import RequestClaim
     from .asgi import ASGIApp, Receive, Scope, Send
+    from .lifespan import OpenExchanges
     from .records import Ending, RecordBook
     from .state import RequestState
 
@@ -46,17 +51,19 @@ class Exchange:
         app: The app inside.
         state: Of the request; has the claim.
         book: Writes endings down.
+        open_exchanges: Notes this one while it runs.
     """
 
-    def __init__(self, app: ASGIApp, state: RequestState, book: RecordBook) -> None:
+    def __init__(self, app: ASGIApp, state: RequestState, book: RecordBook, open_exchanges: OpenExchanges) -> None:
         self._app = app
         self._state = state
         self._book = book
-        self._late: Ending | None = None
+        self._open = open_exchanges
+        self._ending: Ending | None = None
 
     async def given_up(self, why: str) -> ASGIApp:
         """Nobody runs the app again: the answer that says so, which repetitions get too."""
-        await self._end_or_leave(self._book.unknown(why), _PATIENCE)
+        await self._end(self._book.unknown(why), _PATIENCE)
         return Reply(problems.outcome_unknown().messages())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,6 +73,10 @@ class Exchange:
             ClaimLost: The claim could not be kept, and the client has seen a part of the answer.
             BaseException: What the app raised.
         """
+        with self._open.noting(self._state.work):
+            await self._run(scope, receive, send)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = self._state
         recorder = Recorder(receive, send, state.options.response_limit, self._answered)
         try:
@@ -75,14 +86,14 @@ class Exchange:
             await self._raised(recorder, error)
             raise
         except BaseException:
-            await self._end_or_leave(self._book.unknown("the server cut it off"), _LAST_WORD)
+            await self._cut_off(recorder)
             raise
+        if state.work.is_cut_off:
+            await self._cut_off(recorder)
         if scope_of_work.cancelled_caught:
             await self._lost(recorder, scope, receive, send)
         elif not recorder.complete:
             await self._raised(recorder, None)
-        if self._late is not None:
-            await self._end_or_leave(self._late, state.options.lease, shield=False)
 
     async def _answered(self, recorder: Recorder) -> None:
         """The app's work is done; its last chunk waits for us."""
@@ -94,9 +105,8 @@ class Exchange:
             await self._give_back()
             return
         cookies = () if state.cookies is None else given_cookies(recorder.headers, state.session)
-        ending = self._book.answered(recorder, state.result, cookies)
-        if not await self._end(ending, _PATIENCE):
-            self._late = ending
+        self._ending = self._book.answered(recorder, state.result, cookies)
+        await self._end(self._ending, _PATIENCE)
 
     def _nothing_ran(self, recorder: Recorder) -> bool:
         reach = self._state.reach
@@ -119,16 +129,33 @@ class Exchange:
         state.work.unbind()
         if recorder.started:
             ending = self._book.unknown("the handler broke off in the midst of its answer")
-            await self._end_or_leave(ending, _PATIENCE)
+            await self._end(ending, _PATIENCE)
         elif state.saga_missed or state.options.on_exception == "release" or self._nothing_ran(recorder):
             # A saga that was stored all the same has the key, and giving it back changes nothing then.
             await self._give_back()
         else:
-            await self._end_or_leave(self._book.failed(error), _PATIENCE)
+            await self._end(self._book.failed(error), _PATIENCE)
+
+    async def _cut_off(self, recorder: Recorder) -> None:
+        """The server cancelled the app: what would be found after a crash, without the wait for the lease."""
+        state = self._state
+        if state.claim is None:
+            return
+        state.work.unbind()
+        if self._ending is not None:  # cut off while the response waited for the storage
+            await self._end(self._ending, _LAST_WORD)
+        elif state.options.on_crash == "rerun" or (not recorder.started and self._nothing_ran(recorder)):
+            await self._give_back()
+        else:
+            await self._end(self._book.unknown("the server cut it off"), _LAST_WORD)
 
     async def _lost(self, recorder: Recorder, scope: Scope, receive: Receive, send: Send) -> None:
         await self._leave()
-        told = "the claim on a request's idempotency key could not be kept, so its handler was cancelled"
+        told = (
+            "the app is being stopped, so a request's handler was cancelled"
+            if self._state.work.is_cut_off
+            else "the claim on a request's idempotency key could not be kept, so its handler was cancelled"
+        )
         _log.warning(told)
         if recorder.started:
             raise ClaimLost(told)
@@ -146,28 +173,32 @@ class Exchange:
             with suppress(NotStarted):  # then nobody keeps it alive any more
                 await self._state.manager.leave_claim(claim)
 
-    async def _end_or_leave(self, ending: Ending, patience: float, *, shield: bool = True) -> None:
-        """Write the ending down, or let the claim run out: then it counts as a crash, which is the truth."""
-        if not await self._end(ending, patience, shield=shield):
-            await self._leave()
-
-    async def _end(self, ending: Ending, patience: float, *, shield: bool = True) -> bool:
-        """Write the ending down, though all around us may be cancelled; whether that is settled."""
+    async def _end(self, ending: Ending, patience: float) -> None:
+        """Store the ending, though all around may be cancelled; where the storage is away, the runtime goes on."""
         claim = self._state.claim
         if claim is None:
-            return True
-        with anyio.move_on_after(patience + _LAST_WORD, shield=shield):
+            return
+        with anyio.move_on_after(patience + _LAST_WORD, shield=True):
             try:
                 await self._state.manager.finish_claim(claim, ending.record, ending.error, patience=patience)
+                self._state.claim = None
             except ClaimLost as error:
                 _log.warning("a request ended after its claim was lost, so its ending is not stored: %s", error)
+                self._state.claim = None
             except _AWAY as error:
+                _log.warning("the ending of a request is stored later: %s", error)
+        if self._state.claim is not None:
+            await self._end_later(claim, ending)
+
+    async def _end_later(self, claim: RequestClaim, ending: Ending) -> None:
+        self._state.claim = None
+        with anyio.CancelScope(shield=True):
+            try:
+                await self._state.manager.finish_claim_later(
+                    claim, ending.record, ending.error, patience=self._state.options.lease
+                )
+            except NotStarted as error:
                 _log.error("the ending of a request is not stored: %s", error)
-                return False
-            self._state.claim = None
-            return True
-        _log.error("the ending of a request is not stored: the storage does not answer")
-        return False
 
 
 def _without_shortcuts(scope: Scope) -> Scope:

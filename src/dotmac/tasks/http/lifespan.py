@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
@@ -18,12 +20,50 @@ from ..errors import DotmacTasksError, EnvironmentFault, StorageUnavailable
 if TYPE_CHECKING:
     from ..manager import BackgroundOperationsManager
     from .asgi import ASGIApp, Message, Receive, Scope, Send
+    from .state import Work
 
 _STARTED = ("lifespan.startup.complete", "lifespan.startup.failed")
 _ENDINGS = ("lifespan.shutdown.complete", "lifespan.shutdown.failed")
 _PATIENCE = 5.0  # seconds for a start; a client that hangs is no better served than one that is refused
 _RESTART_AFTER = 1.0  # seconds between two tries to start
+_GRACE = 3.0  # seconds for the endings of requests that were cut off
 _log = logging.getLogger(__name__)
+
+
+class OpenExchanges:
+    """The requests of an app whose endings are not stored yet."""
+
+    def __init__(self) -> None:
+        self._open: set[Work] = set()
+        self._none_left: anyio.Event | None = None
+
+    @contextmanager
+    def noting(self, work: Work) -> Iterator[None]:
+        """Have `drain` wait for the inside."""
+        self._open.add(work)
+        try:
+            yield
+        finally:
+            self._open.discard(work)
+            if self._none_left is not None and not self._open:
+                self._none_left.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until the open ones have ended.
+
+        Args:
+            seconds: Bound of the wait. Handlers that run on are cut off then, and their endings have 3 s.
+        """
+        await self._wait(seconds)
+        for work in tuple(self._open):
+            work.cut_off()
+        await self._wait(_GRACE)
+
+    async def _wait(self, seconds: float) -> None:
+        if self._open:
+            self._none_left = anyio.Event()
+            with anyio.move_on_after(seconds):
+                await self._none_left.wait()
 
 
 class RuntimeLife:
@@ -31,10 +71,14 @@ class RuntimeLife:
 
     Args:
         manager: Whose runtime it is.
+
+    Attributes:
+        exchanges: What the stop of the manager waits for.
     """
 
     def __init__(self, manager: BackgroundOperationsManager) -> None:
         self._manager = manager
+        self.exchanges = OpenExchanges()
         self._starting: anyio.Event | None = None
         self._warned = False
         self._failure: EnvironmentFault | None = None
@@ -82,7 +126,7 @@ class RuntimeLife:
     async def run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app's lifespan inside the runtime's."""
         self._warn_of_memory()
-        span = _Lifespan(self._manager, receive, send)
+        span = _Lifespan(self._manager, self.exchanges, receive, send)
         try:
             await app(scope, span.receive, span.send)
         except BaseException as error:
@@ -104,8 +148,11 @@ class RuntimeLife:
 class _Lifespan:
     """The messages between a server and an app, with the runtime's start and stop in their places."""
 
-    def __init__(self, manager: BackgroundOperationsManager, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, manager: BackgroundOperationsManager, exchanges: OpenExchanges, receive: Receive, send: Send
+    ) -> None:
         self._manager = manager
+        self._exchanges = exchanges
         self._receive = receive
         self._send = send
         self._started_ahead = False
@@ -120,6 +167,9 @@ class _Lifespan:
         message = await self._receive()
         if message["type"] == "lifespan.startup" and not self._manager.is_running:
             await self._start()
+        elif message["type"] == "lifespan.shutdown":
+            # A server may have cancelled handlers just now, and the app's own lifespan may stop the manager.
+            await self._drain()
         return message
 
     async def send(self, message: Message) -> None:
@@ -152,4 +202,8 @@ class _Lifespan:
         self._settle()
         if self._started_here:
             self._started_here = False
+            await self._drain()
             await self._manager.stop()
+
+    async def _drain(self) -> None:
+        await self._exchanges.drain(self._manager.settings.drain_timeout)

@@ -25,12 +25,13 @@ _STATE = "dotmac.tasks"
 class Work:
     """The app's work under a claim: a cancel scope that ends when the claim cannot be kept (see `ClaimKeptBy`)."""
 
-    __slots__ = ("_bound", "_deadline", "_scope")
+    __slots__ = ("_bound", "_deadline", "_scope", "is_cut_off")
 
     def __init__(self) -> None:
         self._scope: anyio.CancelScope | None = None
         self._deadline = math.inf
         self._bound = True
+        self.is_cut_off = False
 
     def begin(self) -> anyio.CancelScope:
         """The scope to do the work in; made for who gets a claim, since a repetition has no use for it."""
@@ -48,6 +49,12 @@ class Work:
             self._scope.cancel()
         elif self._bound:
             self._deadline = -math.inf
+
+    def cut_off(self) -> None:
+        """End the work, as the app is being stopped."""
+        self.is_cut_off = True
+        if self._scope is not None:
+            self._scope.cancel()
 
     def unbind(self) -> None:
         """The work goes on without the claim: it is done and only has to be written down, or a saga has the key."""

@@ -53,7 +53,7 @@ class Hosting:
         self.sagas = SagaService(environment, self._runtime)
         self.steering = SagaSteering(environment, self._runtime)
         self.operations = IdempotentOperations(environment, self._runtime.claims)
-        self.requests = RequestClaims(environment.storage, self._runtime.claims, self.sagas)
+        self.requests = RequestClaims(environment.storage, self._runtime.claims, self.sagas, self._runtime.background)
         self.locks = environment.locks
 
     @property

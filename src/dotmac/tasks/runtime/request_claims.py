@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
@@ -19,6 +20,7 @@ from ..metrics import emit
 from ..models import OperationStatus
 from ..storage.key_records import DONE, GRANTED, ClaimVerdict, Completion, NewRecord
 from ..storage.protocol import StorageProtocol
+from .background import BackgroundTasks
 from .claiming import ClaimWish, claim_key, give_back
 from .claims import ClaimHolder, ClaimKeeper, HeldClaim
 from .fresh_ids import fresh_id
@@ -39,10 +41,13 @@ class RequestClaim:
 class RequestClaims:
     """Claims whose work is done by their holders."""
 
-    def __init__(self, storage: StorageProtocol, keeper: ClaimKeeper, sagas: SagaService) -> None:
+    def __init__(
+        self, storage: StorageProtocol, keeper: ClaimKeeper, sagas: SagaService, background: BackgroundTasks
+    ) -> None:
         self._storage = storage
         self._keeper = keeper
         self._sagas = sagas
+        self._background = background
 
     async def begin(
         self, new: NewRecord, holder: ClaimHolder, *, owner: str, lease: float, wait: float
@@ -103,6 +108,29 @@ class RequestClaims:
         self._keeper.drop(claim.held)
         point = "idempotency_key_completed" if error is None else "idempotency_key_failed"
         emit(point, claim.new.operation_type, claim.new.tenant_id)
+
+    def finish_later(self, claim: RequestClaim, result: bytes | None, error: str | None, *, patience: float) -> None:
+        """Store how the operation ended as soon as the storage allows it, in a task of the runtime.
+
+        The runtime's stop waits for the task as it waits for operations.
+
+        Args:
+            claim: Ended by this; without an answer of the storage within `patience` it runs out.
+            result: JSON.
+            error: Why it failed; None: it did not.
+            patience: Seconds to insist.
+        """
+        self._background.start(partial(self._insist, claim, result, error, patience))
+
+    async def _insist(self, claim: RequestClaim, result: bytes | None, error: str | None, patience: float) -> None:
+        with self._keeper.working(claim.held):
+            try:
+                await self.finish(claim, result, error, patience=patience)
+            except ClaimLost as lost:
+                _log.warning("a request ended after its claim was lost, so its ending is not stored: %s", lost)
+            except StorageUnavailable as problem:
+                _log.error("the ending of a request is not stored: %s", problem)
+                await self.leave(claim)
 
     async def _pause(self, problem: EnvironmentFault, deadline: float) -> None:
         """Wait before an ending is stored again. Raises StorageUnavailable if there is no time left for that."""

@@ -14,6 +14,7 @@ import trio
 from ..actors import ChildLife, ChildSpec, Supervisor, current_child
 from ..errors import EnvironmentFault, OwnershipLost, StorageUnavailable
 from ..storage.patience import is_patient
+from .background import BackgroundTasks
 from .claims import ClaimKeeper
 from .environment import SagaEnvironment
 from .janitor import Janitor
@@ -32,12 +33,14 @@ class Runtime:
 
     Attributes:
         claims: Keeps claims on idempotency keys alive.
+        background: Tasks that outlive the calls that asked for them.
         over: Whether it has ended.
     """
 
     def __init__(self, environment: SagaEnvironment) -> None:
         self.environment = environment
         self.claims = ClaimKeeper(environment.storage)
+        self.background = BackgroundTasks()
         self.over = False
         self._worker: Worker | None = None
         self._ready = trio.Event()
@@ -47,6 +50,7 @@ class Runtime:
         self._drained_at = math.inf
         children = [
             ChildSpec("claims", self.claims.run, shutdown_seconds=0),
+            ChildSpec("background", self.background.run, shutdown_seconds=0),
             ChildSpec("stall watch", StallWatch(environment.settings.worker_lease / 3).run, shutdown_seconds=0),
             environment.locks.supervisor.child_spec(),
             # Stopped before what its work may need: locks, and the keeper of its claims.
