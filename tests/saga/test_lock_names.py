@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dotmac.tasks.errors import InvalidInput
 from dotmac.tasks.saga.lock_names import check_lock, lock_name
@@ -73,3 +75,35 @@ def test_an_expression_in_a_value_that_is_there_already_is_data() -> None:
     for value in ({"$ref": "steps.a.result"}, {"$literal": "a"}):
         with pytest.raises(InvalidInput, match="must be text or an integer, not dict"):
             lock_name("x:{parameters.id}", {"id": value}, "t", "s")
+
+
+@pytest.mark.parametrize(
+    ("template", "values", "name"),
+    [
+        ("{tenant_id}:{parameters.x}", ("a", "b:c"), "a:b%3Ac"),
+        ("{tenant_id}:{parameters.x}", ("a:b", "c"), "a%3Ab:c"),
+        ("{tenant_id}:{parameters.x}", ("a%3Ab", "c"), "a%253Ab:c"),
+        ("{tenant_id}/x-{parameters.x}", ("a:b", "c-d"), "a:b/x-c%2Dd"),
+        ("{tenant_id}→{parameters.x}", ("a→b", "ü"), "a%E2%86%92b→ü"),
+        ("of:{parameters.x}", ("a", "b:c%"), "of:b:c%"),
+    ],
+)
+def test_a_separator_inside_a_value_is_encoded(template: str, values: tuple[str, str], name: str) -> None:
+    check_lock("lock", template, {"x": values[1]})
+    assert lock_name(template, {"x": values[1]}, values[0], "s-1") == name
+
+
+TEXTS = st.text("ab:%-3A", min_size=1, max_size=5)
+
+
+@given(st.sampled_from([":", "::", "-:", "a:", ":a%", "%3A:", " - "]), st.lists(st.tuples(TEXTS, TEXTS), min_size=2))
+def test_different_values_give_different_names(separator: str, values: list[tuple[str, str]]) -> None:
+    template = f"x{{tenant_id}}{separator}{{parameters.x}}y"
+    names = {lock_name(template, {"x": x}, tenant, "s") for tenant, x in values}
+    assert len(names) == len(set(values))
+
+
+@pytest.mark.parametrize("between", ["", "and", "%", "42"])
+def test_two_fields_without_a_separator_are_refused(between: str) -> None:
+    with pytest.raises(InvalidInput, match="separator"):
+        check_lock("lock", f"{{tenant_id}}{between}{{parameters.x}}", {"x": "a"})

@@ -2,6 +2,10 @@
 
 Pure. The template is checked when the saga is created; the name is made just before the handler is invoked, from the
 step's own parameters with their references resolved, and is the same when the step is undone.
+
+Different values of one template's fields give different names. Between two fields stands a separator, and where a value
+holds one of the separators' characters, that character is percent-encoded: tenant ``a`` with ``b:c`` and tenant ``a:b``
+with ``c`` do not meet. A value of a template with one field stands in the name as it is.
 """
 
 from __future__ import annotations
@@ -28,11 +32,14 @@ def check_lock(field: str, template: str, parameters: dict[str, Any]) -> None:
 
     Raises:
         InvalidInput: It names something else than ``{parameters.<path>}``, ``{tenant_id}`` or ``{saga_id}``, or a
-            parameter that is not there or is neither text nor an integer.
+            parameter that is not there or is neither text nor an integer; or two fields have no separator.
     """
     check_name(field, template)
     if "{" in (rest := _FIELD.sub("", template)) or "}" in rest:
         raise InvalidInput(field, "has a brace without its other half")
+    for between in _between(template):
+        if not _separators(between):
+            raise InvalidInput(field, f"needs a separator between two fields, such as ':', and not {between!r}")
     known = True
     for match in _FIELD.finditer(template):
         name = match[1]
@@ -62,11 +69,13 @@ def lock_name(template: str, parameters: dict[str, Any], tenant_id: str, saga_id
 def _filled(
     template: str, parameters: dict[str, Any], fixed: dict[str, str], field: str, *, expressions: bool = False
 ) -> str:
+    separators = _separators("".join(_between(template)))
+
     def fill(match: re.Match[str]) -> str:
-        known = fixed.get(match[1])
-        if known is not None:
-            return known
-        return _as_text(match[1], _walk(match[1], parameters, field, expressions=expressions), field)
+        value = fixed.get(match[1])
+        if value is None:
+            value = _as_text(match[1], _walk(match[1], parameters, field, expressions=expressions), field)
+        return _encoded(value, separators)
 
     name = _FIELD.sub(fill, template)
     check_name(field, name)
@@ -94,3 +103,20 @@ def _as_text(name: str, value: Any, field: str) -> str:
     if type(value) not in (str, int):
         raise InvalidInput(field, f"{{{name}}} must be text or an integer, not {type(value).__name__}")
     return str(value)
+
+
+def _between(template: str) -> list[str]:
+    """The texts that stand between two fields."""
+    return _FIELD.split(template)[2:-1:2]
+
+
+def _separators(text: str) -> set[str]:
+    """The characters that tell where a value ends: none that percent-encoding needs, nor other letters and digits."""
+    return {character for character in text if not character.isalnum() and character != "%"}
+
+
+def _encoded(value: str, separators: set[str]) -> str:
+    if not separators:
+        return value
+    encode = {ord(each): "".join(f"%{byte:02X}" for byte in each.encode()) for each in (*separators, "%")}
+    return value.translate(encode)
