@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ import trio
 
 from dotmac.tasks import StorageUnavailable
 from dotmac.tasks.metrics import emit
+from dotmac.tasks.service.api import events
 from dotmac.tasks.service.feed import KEPT, Feed
 from service.house import PARKS, PATIENCE, House, problem, step
 
@@ -186,3 +187,44 @@ def test_a_feed_keeps_the_newest_only() -> None:
 async def test_what_is_not_there_has_no_events(service: House) -> None:
     problem(await service.client.get("/v1/sagas/nothing/events"), 404, "saga-not-found")
     problem(await service.client.get("/v1/events?since=1"), 400, "invalid-input")
+
+
+async def test_streams_of_one_saga_share_their_looks(service: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    saga_id = await service.start(step("a", holds=True))
+    looks, history = [0], service.manager.get_saga_history
+
+    async def counted(saga_id: str) -> Any:
+        looks[0] += 1
+        return await history(saga_id)
+
+    monkeypatch.setattr(service.manager, "get_saga_history", counted)
+    async with AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(listening(service, f"/v1/sagas/{saga_id}/events")) for _ in range(20)
+        ]
+        for stream in streams:
+            await stream.named("step_started")
+        began, before = trio.current_time(), looks[0]
+        while looks[0] - before < 2:  # noqa: ASYNC110 - the streams look by themselves
+            await trio.sleep(0.02)
+        assert trio.current_time() - began >= 0.5  # 20 streams that look by themselves need a tenth of it
+        service.goes_on.set()
+        for stream in streams:
+            await stream.named("end")
+    assert looks[0] < 60
+
+
+async def test_streams_beyond_the_bound_are_refused_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MAX_STREAMS", 1)
+    service = House()
+    async with service.manager:
+        saga_id = await service.start(step("a", holds=True))
+        for path in (f"/v1/sagas/{saga_id}/events", "/v1/events"):
+            async with listening(service, path) as stream:
+                await stream.event()
+                refused = await service.client.get(path)
+                problem(refused, 503, "too-many-streams")
+                assert int(refused.headers["retry-after"]) >= 1
+            async with listening(service, path) as stream:
+                assert await stream.event()
+        service.goes_on.set()

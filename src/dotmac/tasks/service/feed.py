@@ -96,18 +96,20 @@ class Feed:
             await self._news.wait()
 
     @contextmanager
-    def listening_to(self, saga_id: str) -> Iterator[Callable[[float], Awaitable[None]]]:
-        """Hear of one saga while inside: gives a function that waits for news of it, or for so many seconds."""
+    def listening_to(self, saga_id: str) -> Iterator[Callable[[float], Awaitable[bool]]]:
+        """Give a function that waits for news of one saga, or for so many seconds; True: news came."""
         here = [trio.Event()]
         self._sagas.setdefault(saga_id, []).append(here[0])
 
-        async def wait(seconds: float) -> None:
+        async def wait(seconds: float) -> bool:
             with trio.move_on_after(seconds):
                 await here[0].wait()
+            came = here[0].is_set()
             listeners = self._sagas[saga_id]
             listeners.remove(here[0])
             here[0] = trio.Event()
             listeners.append(here[0])
+            return came
 
         try:
             yield wait

@@ -13,15 +13,20 @@ from starlette.responses import Response
 from ...manager import BackgroundOperationsManager
 from ...models import OperationStatus, SagaHistoryEntry
 from ..feed import Feed
+from ..problems import Problem
 from ..redaction import Redaction
 from .query import Query
 from .replies import as_seen_by
+from .shared_looks import SharedLooks
 from .streams import Channel, EventStream
 
 _LOOK_EVERY = 1.0  # seconds between two looks at a saga that may run in another process
 _KEEP_ALIVE = 15.0
 _COUNT_EVERY = 2.0
-Wait = Callable[[float], Awaitable[None]]
+MAX_STREAMS = 500
+"""Streams of sagas, and streams of everything, that a process serves at a time; more are answered with 503."""
+_RETRY_STREAM = 10  # seconds
+Wait = Callable[[float], Awaitable[bool]]
 Show = Callable[[SagaHistoryEntry], Any]
 _OVER = frozenset({OperationStatus.COMPLETED, OperationStatus.COMPENSATED})
 
@@ -43,18 +48,23 @@ class Events:
         self._feed = feed
         self._closing = closing
         self._redaction = redaction
+        self._looks = SharedLooks(manager, MAX_STREAMS)
+        self._streams = 0
 
     async def of_saga(self, request: Request) -> Response:
         """The saga's history, entry by entry, then each new one; it ends with the saga, but not when it is parked."""
         Query(request, ())
         saga_id: str = request.path_params["saga_id"]
         seen = _number(request.headers.get("last-event-id", ""))
-        history = await self._manager.get_saga_history(saga_id)
-        if seen >= len(history) and await self._manager.saga_handle(saga_id).status() in _OVER:
+        if self._looks.is_full:
+            return _too_many_streams()
+        with self._looks.watching(saga_id):
+            look = await self._looks.look(saga_id, _LOOK_EVERY)
+        if seen >= len(look.history) and look.status in _OVER:
             return Response(status_code=HTTPStatus.NO_CONTENT)  # for a browser: do not come again
 
         async def write(channel: Channel) -> None:
-            with self._feed.listening_to(saga_id) as news:
+            with self._feed.listening_to(saga_id) as news, self._looks.watching(saga_id):
                 await self._follow(
                     saga_id, seen, channel, news, lambda entry: as_seen_by(request, entry, self._redaction)
                 )
@@ -67,28 +77,35 @@ class Events:
         run, _, number = request.headers.get("last-event-id", "").partition("-")
         since = _number(number) if run == self._feed.run else self._feed.number
 
+        if self._streams >= MAX_STREAMS:
+            return _too_many_streams()
+
         async def write(channel: Channel) -> None:
-            await self._tell(channel, min(since, self._feed.number))
+            self._streams += 1
+            try:
+                await self._tell(channel, min(since, self._feed.number))
+            finally:
+                self._streams -= 1
 
         return EventStream(write, self._closing)
 
     async def _follow(self, saga_id: str, seen: int, channel: Channel, news: Wait, show: Show) -> None:
         idle = trio.current_time()
+        max_age = 0.0
         while True:
-            # In this order: what the history does not have yet cannot have ended the saga.
-            status = await self._manager.saga_handle(saga_id).status()
-            history = await self._manager.get_saga_history(saga_id)
-            for number, entry in enumerate(history[seen:], seen + 1):
+            look = await self._looks.look(saga_id, max_age)
+            for number, entry in enumerate(look.history[seen:], seen + 1):
                 await channel.event(entry.event, show(entry), str(number))
                 idle = trio.current_time()
-            seen = max(seen, len(history))
-            if status in _OVER:
-                await channel.event("end", {"saga_id": saga_id, "status": status})
+            seen = max(seen, len(look.history))
+            if look.status in _OVER:
+                await channel.event("end", {"saga_id": saga_id, "status": look.status})
                 return
             if trio.current_time() - idle >= _KEEP_ALIVE:
                 await channel.keep_alive()
                 idle = trio.current_time()
-            await news(_LOOK_EVERY)
+            # After news, only a look that began later has them.
+            max_age = 0.0 if await news(_LOOK_EVERY) else 0.9 * _LOOK_EVERY
 
     async def _tell(self, channel: Channel, seen: int) -> None:
         counted = -_COUNT_EVERY
@@ -103,6 +120,12 @@ class Events:
                 await channel.event("counts", await self._feed.counts(self._manager))
                 counted = trio.current_time()
             await self._feed.news(seen, _COUNT_EVERY)
+
+
+def _too_many_streams() -> Response:
+    detail = f"this process serves {MAX_STREAMS} event streams already; repeat the request later"
+    headers = {"Retry-After": str(_RETRY_STREAM)}
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "too-many-streams", detail, headers=headers).response()
 
 
 def _number(text: str) -> int:
