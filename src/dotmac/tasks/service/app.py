@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Protocol
 
@@ -38,14 +39,29 @@ class Listener(Protocol):
         """Listen from now on; gives a function that ends it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """What is added to the API.
+
+    Attributes:
+        routes: Answer what the API does not.
+        login_page: Shows the form for signing in.
+        listeners: Listen to the metrics hooks while the application's lifespan lasts.
+        background: Tasks that run while the lifespan lasts, and are cancelled at its end.
+    """
+
+    routes: Sequence[BaseRoute] = ()
+    login_page: LoginPage = plain_login_page
+    listeners: Sequence[Listener] = ()
+    background: Sequence[Callable[[], Awaitable[None]]] = ()
+
+
 def create_app(
     manager: BackgroundOperationsManager,
     *,
     access: Access | None = None,
     redaction: Redaction | None = None,
-    pages: Sequence[BaseRoute] = (),
-    login_page: LoginPage = plain_login_page,
-    listeners: Sequence[Listener] = (),
+    extension: Extension = Extension(),
 ) -> Starlette:
     """The application, for a server that runs under trio in the manager's own trio run.
 
@@ -55,21 +71,19 @@ def create_app(
         manager: What is looked at and operated.
         access: Who may do what; None: everybody on this machine, nobody else.
         redaction: Hides values from callers who may only view; None: those of `DEFAULT_FIELDS`.
-        pages: Routes of a dashboard, answering what the API does not.
-        login_page: Shows the form for signing in.
-        listeners: What else listens to the metrics hooks while the application's lifespan lasts.
+        extension: What is added to the API, such as a dashboard.
 
     Returns:
         The application. Setting the event ``app.state.closing`` ends all event streams and makes
         ``/health/ready`` say that it is stopping.
     """
     access, feed, metrics = access or Access(), Feed(), PrometheusMetrics()
-    everybody: list[Listener] = [feed, metrics, *listeners]
+    everybody: list[Listener] = [feed, metrics, *extension.listeners]
     closing = trio.Event()
     routes: list[BaseRoute] = [
         *api_routes(manager, feed, closing, metrics, redaction or Redaction()),
-        *login_routes(access, login_page),
-        *pages,
+        *login_routes(access, extension.login_page),
+        *extension.routes,
     ]
 
     @asynccontextmanager
@@ -79,8 +93,12 @@ def create_app(
                 stack.callback(listener.install())
             if not manager.is_running:
                 await stack.enter_async_context(manager)
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            for task in extension.background:
+                nursery.start_soon(task)
             yield
             closing.set()
+            nursery.cancel_scope.cancel()
 
     app = _Service(
         routes=routes,

@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from ..manager import BackgroundOperationsManager
 from .access import Access
-from .app import create_app
+from .app import Extension, create_app
 from .callers import caller_of
 from .dashboard.routes import dashboard_routes, login_page
 from .dashboard.site import Site, Visitor
@@ -31,9 +31,7 @@ def create_console(
         manager,
         access=access,
         redaction=redaction,
-        pages=dashboard_routes(site),
-        login_page=login_page(site),
-        listeners=[site.activity],
+        extension=Extension(dashboard_routes(site), login_page(site), [site.activity], [site.count_regularly]),
     )
 
 

@@ -1,4 +1,4 @@
-"""What went on lately, for the overview: of this process by the hooks, of all workers by counting what is stored."""
+"""Recent activity for the overview: attempts of this process by the hooks, rates of all workers by stored counts."""
 
 from __future__ import annotations
 
@@ -6,28 +6,43 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from ...metrics import register_metrics_hooks
 from ...models import OperationStatus
 
 WINDOW = 300
-"""Seconds that are remembered."""
+"""Seconds of attempts that are kept."""
 
+RATE_OVER = 60.0
+"""Seconds over which rates are formed, once counts of so long a time are there."""
+
+SAMPLE_EVERY = 5.0
+"""Seconds between two counts of the storage."""
+
+MOST_OPERATIONS = 100
+_MOST_ATTEMPTS = 2000  # kept per operation, which is enough for a percentile
 _BARS = 60
-_MOST_DURATIONS = 200  # kept per second, which is enough for a percentile
-_SAMPLE_EVERY = 2.0
-_RATE_OVER = 60.0
 
 
-@dataclass(slots=True)
-class _Second:
-    at: int
-    attempts: int = 0
-    failed: int = 0
-    retries: int = 0
-    durations: list[float] = field(default_factory=list)
+@dataclass(frozen=True, slots=True)
+class OperationFigures:
+    """The last five minutes of one operation in this process.
+
+    Attributes:
+        attempts: Attempts that ended. A lower bound where more than 2,000 ended.
+        failed: Attempts among them that failed.
+        median: Seconds.
+        p95: Seconds.
+    """
+
+    operation: str
+    attempts: int
+    failed: int
+    median: float
+    p95: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +51,29 @@ class Summary:
 
     Attributes:
         attempts: Attempts that ended, per second.
-        failed: How many of them failed.
-        retries: How many are followed by another.
-        median: Seconds; None if there was no attempt.
-        p95: Likewise.
+        failed: Attempts that failed.
+        retries: Retries that were scheduled.
         bars: Attempts per five seconds, oldest first.
+        operations: Figures of each operation, most attempts first.
     """
 
     attempts: float
     failed: int
     retries: int
-    median: float | None
-    p95: float | None
     bars: list[int]
+    operations: list[OperationFigures]
+
+
+@dataclass(slots=True)
+class _Second:
+    at: int
+    attempts: int = 0
+    failed: int = 0
+    retries: int = 0
 
 
 class Activity:
-    """Counts attempts of this process second by second.
+    """Counts attempts of this process second by second, and keeps their durations by operation.
 
     Args:
         clock: Seconds that only rise.
@@ -61,12 +82,13 @@ class Activity:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seconds: deque[_Second] = deque(maxlen=WINDOW)
+        self._operations: dict[str, deque[tuple[float, float, bool]]] = {}
 
     def install(self) -> Callable[[], None]:
-        """Count from now on; gives a function that stops it."""
+        """Register the hooks; returns a function that removes them."""
         return register_metrics_hooks(
-            saga_step_completed_hook=self._ended,
-            saga_step_compensated_hook=self._ended,
+            saga_step_completed_hook=self._completed,
+            saga_step_compensated_hook=self._completed,
             saga_step_failed_hook=self._failed,
             saga_step_retried_hook=self._retried,
         )
@@ -75,18 +97,33 @@ class Activity:
         """The last five minutes."""
         now = int(self._clock())
         lately = [second for second in self._seconds if second.at > now - WINDOW]
-        durations = sorted(duration for second in lately for duration in second.durations)
         bars = [0] * _BARS
         for second in lately:
             bars[_BARS - 1 - (now - second.at) * _BARS // WINDOW] += second.attempts
         span = min(WINDOW, now - lately[0].at + 1) if lately else 1
+        figures = [self._figures(name) for name in list(self._operations)]
         return Summary(
             attempts=sum(second.attempts for second in lately) / span,
             failed=sum(second.failed for second in lately),
             retries=sum(second.retries for second in lately),
-            median=statistics.median(durations) if durations else None,
-            p95=durations[int(len(durations) * 0.95)] if durations else None,
             bars=bars,
+            operations=sorted(filter(None, figures), key=lambda each: (-each.attempts, each.operation)),
+        )
+
+    def _figures(self, name: str) -> OperationFigures | None:
+        ended = self._operations[name]
+        while ended and ended[0][0] <= self._clock() - WINDOW:
+            ended.popleft()
+        if not ended:
+            del self._operations[name]
+            return None
+        durations = sorted(seconds for _, seconds, _ in ended)
+        return OperationFigures(
+            operation=name,
+            attempts=len(ended),
+            failed=sum(failed for _, _, failed in ended),
+            median=statistics.median(durations),
+            p95=durations[int(len(durations) * 0.95)],
         )
 
     def _now(self) -> _Second:
@@ -95,15 +132,22 @@ class Activity:
             self._seconds.append(_Second(at))
         return self._seconds[-1]
 
-    def _ended(self, _operation: str, _tenant_id: str, details: dict[str, Any]) -> None:
+    def _ended(self, operation: str, seconds: float, *, failed: bool) -> None:
         second = self._now()
         second.attempts += 1
-        if len(second.durations) < _MOST_DURATIONS:
-            second.durations.append(details["seconds"])
+        second.failed += failed
+        ended = self._operations.get(operation)
+        if ended is None:
+            if len(self._operations) >= MOST_OPERATIONS:
+                return  # their attempts count, their durations do not
+            ended = self._operations[operation] = deque(maxlen=_MOST_ATTEMPTS)
+        ended.append((self._clock(), seconds, failed))
 
-    def _failed(self, operation: str, tenant_id: str, details: dict[str, Any]) -> None:
-        self._ended(operation, tenant_id, details)
-        self._seconds[-1].failed += 1
+    def _completed(self, operation: str, _tenant_id: str, details: dict[str, Any]) -> None:
+        self._ended(operation, details["seconds"], failed=False)
+
+    def _failed(self, operation: str, _tenant_id: str, details: dict[str, Any]) -> None:
+        self._ended(operation, details["seconds"], failed=True)
 
     def _retried(self, _operation: str, _tenant_id: str, _details: dict[str, Any]) -> None:
         self._now().retries += 1
@@ -111,14 +155,24 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Sagas per second over the last minute, of all workers; None until there are two counts to compare."""
+    """Sagas per second of all workers.
+
+    Attributes:
+        started: None until two counts are there.
+        ended: Likewise.
+        seconds: The time between the first and the last count that the rates are formed of.
+    """
 
     started: float | None
     ended: float | None
+    seconds: float
 
 
 class StoredCounts:
-    """Remembers counts of sagas, and makes rates of their differences.
+    """Forms rates from counts of stored sagas.
+
+    The service counts every `SAMPLE_EVERY` seconds, whether pages are looked at or not, so the rates do not depend on
+    who looks when. Where nothing counts in the background, each look at a page adds a count.
 
     Args:
         clock: Seconds that only rise.
@@ -129,19 +183,21 @@ class StoredCounts:
         self._samples: deque[tuple[float, int, int]] = deque()
 
     def note(self, counts: dict[OperationStatus, int]) -> None:
-        """Take a count that was made just now."""
+        """Add a count that was made just now."""
         now = self._clock()
-        if self._samples and now - self._samples[-1][0] < _SAMPLE_EVERY:
+        if self._samples and now - self._samples[-1][0] < SAMPLE_EVERY / 2:
             return
         ended = sum(count for status, count in counts.items() if status.is_final)
         self._samples.append((now, sum(counts.values()), ended))
-        while now - self._samples[0][0] > _RATE_OVER and len(self._samples) > 2:  # noqa: PLR2004 - a rate needs two
+        while len(self._samples) > 2 and now - self._samples[1][0] >= RATE_OVER:  # noqa: PLR2004 - a rate needs two
             self._samples.popleft()
 
     def throughput(self) -> Throughput:
-        """The rates. What retention removes meanwhile lowers the counts; a rate is never below zero for that."""
+        """The rates. Sagas whose retention ends lower the counts; such an interval counts as zero."""
         if len(self._samples) < 2:  # noqa: PLR2004 - a rate needs two
-            return Throughput(None, None)
-        (first, all_before, ended_before), (last, all_now, ended_now) = self._samples[0], self._samples[-1]
-        span = last - first
-        return Throughput(max(all_now - all_before, 0) / span, max(ended_now - ended_before, 0) / span)
+            return Throughput(None, None, 0.0)
+        span = self._samples[-1][0] - self._samples[0][0]
+        steps = list(pairwise(self._samples))
+        started = sum(max(after[1] - before[1], 0) for before, after in steps)
+        ended = sum(max(after[2] - before[2], 0) for before, after in steps)
+        return Throughput(started / span, ended / span, span)

@@ -13,6 +13,7 @@ from ...errors import InvalidInput
 from ...models import OperationStatus, SagaHistoryEntry, Verdict
 from ...storage.records import SAGA_STATUSES
 from .actions import fitting
+from .activity import SAMPLE_EVERY
 from .site import Site
 from .timeline import SCALE, timeline
 
@@ -47,6 +48,7 @@ class Pages:
             parked=parked.sagas,
             newest=newest.sagas,
             throughput=self._site.counts.throughput(),
+            sample_every=SAMPLE_EVERY,
             lately=self._site.activity.summary(),
         )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+import trio
 from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -15,9 +17,10 @@ from ...errors import DotmacTasksError, EnvironmentFault, InvalidInput, NotStart
 from ...http.asgi import route_path
 from ...manager import BackgroundOperationsManager
 from ..redaction import Redaction
-from .activity import Activity, StoredCounts
+from .activity import SAMPLE_EVERY, Activity, StoredCounts
 from .rendering import make_environment
 
+_log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -54,6 +57,15 @@ class Site:
     activity: Activity = field(default_factory=Activity)
     counts: StoredCounts = field(default_factory=StoredCounts)
     templates: Environment = field(default_factory=make_environment)
+
+    async def count_regularly(self) -> None:
+        """Count the stored sagas at intervals, for the rates of the overview; runs until it is cancelled."""
+        while True:
+            try:
+                self.counts.note(await self.manager.count_sagas())
+            except (EnvironmentFault, NotStarted) as error:
+                _log.debug("the stored sagas could not be counted: %s", error)
+            await trio.sleep(SAMPLE_EVERY)
 
     def page(self, request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         """A page from its template."""
