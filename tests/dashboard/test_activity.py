@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from dotmac.tasks.metrics import emit
-from dotmac.tasks.models import OperationStatus
+from dotmac.tasks.models import OperationStatus, WorkerInfo
 from dotmac.tasks.service.dashboard.activity import (
+    GONE_KEPT,
     MOST_OPERATIONS,
     SAMPLE_EVERY,
     WINDOW,
     Activity,
+    GoneWorker,
     OperationFigures,
     StoredCounts,
     Throughput,
+    WorkersSeen,
 )
 
 
@@ -123,3 +128,24 @@ def test_rates_bear_long_pauses_and_the_end_of_retention() -> None:
         stored.note(counts(5, 0))
     assert stored.throughput() == Throughput(0.0, 0.0, 60.0)
     assert len(stored._samples) < 20
+
+
+def worker(name: str) -> WorkerInfo:
+    now = datetime(2026, 12, 1, tzinfo=UTC)
+    return WorkerInfo(worker_id=name, started_at=now, lease_until=now, host="host", pid=1, alive=True)
+
+
+def test_workers_that_are_gone_are_kept_for_an_hour() -> None:
+    clock = Clock()
+    seen = WorkersSeen(clock)
+    a, b = worker("a"), worker("b")
+    assert seen.gone([a, b]) == []
+    clock.now += 10
+    assert seen.gone([b]) == [GoneWorker(a, 10.0)]
+    clock.now += GONE_KEPT - 10
+    assert seen.gone([]) == [GoneWorker(b, GONE_KEPT - 10), GoneWorker(a, GONE_KEPT)]
+    clock.now += 5
+    assert seen.gone([]) == [GoneWorker(b, GONE_KEPT - 5)]
+    for number in range(3000):
+        seen.gone([worker(str(number))])
+    assert len(seen.gone([])) <= 1000

@@ -268,7 +268,7 @@ def test_a_parked_saga_is_retried_without_scripts(open_page: Callable[..., Page]
     service.wait_for(saga_id, "failed")
     page = open_page("/sagas?status=failed", java_script_enabled=False)
     page.get_by_role("link", name=saga_id).click()
-    expect(page.get_by_text("Parked: an operator decides.")).to_be_visible()
+    expect(page.get_by_text("Failed: an operator decides.")).to_be_visible()
     page.get_by_role("link", name="Retry…").click()
     page.get_by_label("Reason").fill("mended")
     page.get_by_role("button", name="Retry the saga").click()

@@ -112,7 +112,7 @@ async def test_a_page_of_another_origin_changes_nothing(
         events = {line.event for line in await manager.get_saga_history(saga_id)}
         assert not any(event.startswith("operator") for event in events)
         own = {"Origin": ORIGIN, "Sec-Fetch-Site": "same-origin"}
-        assert (await client.post(f"/sagas/{saga_id}/turn-back", data={}, headers=own)).status_code == 303
+        assert (await client.post(f"/sagas/{saga_id}/turn-back", data={"reason": "r"}, headers=own)).status_code == 303
         assert (await manager.saga_handle(saga_id).result()).status is OperationStatus.COMPENSATED
 
 

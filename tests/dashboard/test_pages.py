@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 import trio
 
-from dashboard.stage import HOSTILE, OPERATOR, SECRET, VIEWER, Stage, stage
+from dashboard.stage import HOSTILE, OPERATOR, SECRET, VIEWER, Stage, stage, step
 from dotmac.tasks import (
     BackgroundOperationsManager,
     Finding,
@@ -190,8 +190,10 @@ async def test_an_operator_retries_a_parked_saga_and_it_stands_in_its_history(
 
 async def test_an_operator_chooses_the_step_that_a_parked_saga_goes_on_from(full: Stage) -> None:
     saga_id = full.ids["parked"]
-    assert '<option value="charge">step 1: charge</option>' in await full.get(f"/sagas/{saga_id}/retry")
-    answer = await full.client.post(f"/sagas/{saga_id}/retry", data={"from_step": "charge"})
+    offered = await full.get(f"/sagas/{saga_id}/retry")
+    assert '<option value="ship">step 2: ship</option>' in offered
+    assert "step 1: charge" not in offered  # it was not undone, so it would be done twice
+    answer = await full.client.post(f"/sagas/{saga_id}/retry", data={"from_step": "charge", "reason": "r"})
     assert (answer.status_code, "is not undone" in answer.text) == (409, True)
     answer = await full.client.post(f"/sagas/{saga_id}/retry", data={"from_step": "ship", "reason": "r"})
     assert answer.status_code == 303
@@ -215,8 +217,10 @@ async def test_an_operator_cancels_a_running_saga_and_turns_an_unknown_pivot_bac
 async def test_what_means_nothing_is_refused_and_the_refusal_is_noted(full: Stage) -> None:
     saga_id = full.ids["completed"]
     assert "there is nothing to retry now" in await full.get(f"/sagas/{saga_id}/retry", 409)
-    answer = await full.client.post(f"/sagas/{saga_id}/retry", data={})
+    answer = await full.client.post(f"/sagas/{saga_id}/retry", data={"reason": "r"})
     assert answer.status_code == 409
+    answer = await full.client.post(f"/sagas/{saga_id}/retry", data={"reason": "  "})
+    assert (answer.status_code, "reason: is required" in answer.text) == (400, True)
     events = [line.event for line in await full.manager.get_saga_history(saga_id)]
     assert events[-2:] == ["operator_retry", "operator_retry_refused"]
     for data, words in (({"reason": "x" * 501}, "at most 500"), ({"reason": "x" * 20_000}, "more than 16384 bytes")):
@@ -234,6 +238,36 @@ async def test_who_may_only_view_cannot_operate(full: Stage) -> None:
     assert (await full.manager.get_saga(saga_id)).status is OperationStatus.FAILED
     events = [line.event for line in await full.manager.get_saga_history(saga_id)]
     assert "operator_retry" not in events
+
+
+async def test_a_filter_that_a_page_does_not_have_is_refused(full: Stage) -> None:
+    for address, named in (
+        ("/sagas?tenant=acme", "tenant: this page has no such filter"),
+        ("/keys?status=x", "status:"),
+    ):
+        page = await full.get(address, 400)
+        assert named in page
+    assert "tenant_id" in await full.get("/sagas?tenant_id=acme")
+
+
+async def test_a_step_that_never_ran_in_a_saga_that_ended_is_not_pending(full: Stage) -> None:
+    handle = await full.manager.start_saga(
+        tenant_id="acme", workflow_type="order", steps=[step("a", fails="no", final=True), step("b")]
+    )
+    assert (await handle.result()).status is OperationStatus.COMPENSATED
+    page = await full.get(f"/sagas/{handle.saga_id}")
+    assert "not run" in page
+    assert "pending" not in page.partition("Steps")[2].partition("History")[0]
+
+
+async def test_the_key_of_a_failed_saga_is_told_as_such(full: Stage) -> None:
+    handle = await full.manager.start_saga(
+        tenant_id="acme", workflow_type="order", steps=[step("pay", kind="pivot", fails="unknown")], idempotency_key="k"
+    )
+    assert (await handle.result()).status is OperationStatus.FAILED
+    page = await full.get("/keys")
+    assert '<span class="badge failed">saga failed</span>' in page
+    assert "in progress" not in page
 
 
 async def test_what_is_not_there_has_a_page(full: Stage) -> None:
@@ -284,7 +318,8 @@ async def test_idempotency_keys_are_listed_without_what_they_hold(full: Stage) -
     further = re.search(r'rel="next" href="([^"]+)"', page)
     assert further is not None
     second = await full.get(further[1].replace("&amp;", "&"))
-    keys = [set(re.findall(r'class="id">([0-9a-f]{32}<wbr>[0-9a-f]{32})<', each)) for each in (page, second)]
+    pattern = r'class="id whole"><span>([0-9a-f]{32}<wbr>[0-9a-f]{32})<'
+    keys = [set(re.findall(pattern, each)) for each in (page, second)]
     assert [len(each) for each in keys] == [50, 11]
     assert not keys[0] & keys[1]
     of_shop = await full.get("/keys?tenant_id=shop")

@@ -33,7 +33,7 @@ def test_attempts_and_waits_have_their_length() -> None:
         entry(0, "saga_created"),
         entry(0, "step_started", "a", 1),
         entry(2, "step_failed", "a", 1, failure=failure),
-        entry(2, "step_retry_scheduled", "a", retry_at=at(5).timestamp()),
+        entry(2, "step_retry_scheduled", "a", retry_at=at(5).isoformat()),
         entry(5, "step_started", "a", 2),
         entry(9, "step_completed", "a", 2, result=None),
         entry(10, "saga_completed"),

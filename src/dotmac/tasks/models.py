@@ -116,6 +116,7 @@ class SagaWorkflow:
         timeout_seconds: The saga's deadline, counted from its start.
         error: Why the saga turned back or was parked.
         open_items: What an operator has to see to, each one named; empty unless the status is ``failed``.
+        retry_from: Names of the steps that ``retry_saga(from_step=…)`` accepts; empty unless the status is ``failed``.
     """
 
     saga_id: str
@@ -132,6 +133,7 @@ class SagaWorkflow:
     priority: int = 0
     error: str | None = None
     open_items: list[str] = field(default_factory=list)
+    retry_from: list[str] = field(default_factory=list)
     owner: str | None = None
     epoch: int = 0
 

@@ -10,6 +10,7 @@ from ..jsonvalue import copy_json, decode
 from ..models import OperationStatus, SagaHistoryEntry, SagaOutcome, SagaStep, SagaWorkflow
 from .definition import StepDefinition
 from .events import Event, SagaCreated, encode_events
+from .rewinding import why_not_from
 from .state import SagaState, StepState, Track, TrackStatus
 
 _FORWARD = {
@@ -54,9 +55,17 @@ def workflow_view(
         priority=definition.priority,
         error=why_not_completed(state),
         open_items=list(state.open_items),
+        retry_from=_retry_from(state),
         owner=owner,
         epoch=epoch,
     )
+
+
+def _retry_from(state: SagaState) -> list[str]:
+    if state.status is not OperationStatus.FAILED:
+        return []
+    steps = enumerate(state.definition.steps)
+    return [definition.name for index, definition in steps if why_not_from(state, index) is None]
 
 
 def outcome_view(state: SagaState) -> SagaOutcome:
@@ -142,6 +151,8 @@ def _history_entry(names: tuple[str, ...], saga_id: str, sequence: int, at: floa
         details = {"workflow_type": event.definition.workflow_type, "steps": list(names)}
     if "from_step" in details:
         details["from_step"] = names[details["from_step"]]
+    for moment in _MOMENTS & details.keys():
+        details[moment] = None if details[moment] is None else utc(details[moment]).isoformat()
     step = details.pop("step", None)
     return SagaHistoryEntry(
         saga_id=saga_id,
@@ -154,6 +165,7 @@ def _history_entry(names: tuple[str, ...], saga_id: str, sequence: int, at: floa
     )
 
 
+_MOMENTS = frozenset({"retry_at", "deadline_at"})  # Unix seconds in the journal, text of RFC 3339 in the history
 _SHORT = {
     "attempt_started": "started",
     "attempt_succeeded": "completed",

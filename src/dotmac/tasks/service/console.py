@@ -31,7 +31,7 @@ def create_console(
         manager,
         access=access,
         redaction=redaction,
-        extension=Extension(dashboard_routes(site), login_page(site), [site.activity], [site.count_regularly]),
+        extension=Extension(dashboard_routes(site), login_page(site), [site.activity], [site.look_regularly]),
     )
 
 

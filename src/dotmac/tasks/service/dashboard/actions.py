@@ -97,7 +97,10 @@ class Operations:
         if not action.fits(saga):
             message = f"The saga is {saga.status.replace('_', ' ')}: there is nothing to {action.title.lower()} now."
             return self._site.error(request, HTTPStatus.CONFLICT, message)
-        return self._site.page(request, "confirm.html", saga=saga, action=action, longest=_LONGEST_REASON)
+        return self._site.page(
+            request, "confirm.html", saga=saga, action=action, longest=_LONGEST_REASON,
+            numbers={step.name: number for number, step in enumerate(saga.steps, 1)},
+        )  # fmt: skip
 
     async def act(self, request: Request) -> Response:
         """Do it, and show the saga."""
@@ -132,6 +135,8 @@ async def _form(request: Request) -> dict[str, str]:
 
 def _reason(form: dict[str, str]) -> str:
     reason = " ".join(form.get("reason", "").split())
+    if not reason:
+        raise InvalidInput("reason", "is required: it stands in the saga's history beside your name")
     if len(reason) > _LONGEST_REASON:
         raise InvalidInput("reason", f"must have at most {_LONGEST_REASON} characters")
     return reason

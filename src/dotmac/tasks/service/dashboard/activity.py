@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from ...metrics import register_metrics_hooks
-from ...models import OperationStatus
+from ...models import OperationStatus, WorkerInfo
 
 WINDOW = 300
 """Seconds of attempts that are kept."""
@@ -22,7 +22,11 @@ RATE_OVER = 60.0
 SAMPLE_EVERY = 5.0
 """Seconds between two counts of the storage."""
 
+GONE_KEPT = 3600.0
+"""Seconds for which a worker that is gone is shown."""
+
 MOST_OPERATIONS = 100
+_MOST_WORKERS = 1000
 _MOST_ATTEMPTS = 2000  # kept per operation, which is enough for a percentile
 _BARS = 60
 
@@ -166,6 +170,44 @@ class Throughput:
     started: float | None
     ended: float | None
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GoneWorker:
+    """A worker that was listed lately and is not any more: it stopped, or was lost and its sagas were taken over.
+
+    Attributes:
+        worker: As it was listed last.
+        seconds: Since then.
+    """
+
+    worker: WorkerInfo
+    seconds: float
+
+
+class WorkersSeen:
+    """Keeps workers for an hour after they were listed last: the storage forgets one that owns nothing.
+
+    Args:
+        clock: Seconds that only rise.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: dict[str, tuple[float, WorkerInfo]] = {}
+
+    def gone(self, listed: list[WorkerInfo]) -> list[GoneWorker]:
+        """Note the workers that are listed now; the others of the last hour, latest first."""
+        now = self._clock()
+        for worker in listed:
+            self._seen.pop(worker.worker_id, None)  # so that the order is that of the last look
+            self._seen[worker.worker_id] = (now, worker)
+        for worker_id, (at, _) in list(self._seen.items()):
+            if now - at > GONE_KEPT or len(self._seen) > _MOST_WORKERS:
+                del self._seen[worker_id]
+        present = {worker.worker_id for worker in listed}
+        kept = [(at, worker) for at, worker in self._seen.values() if worker.worker_id not in present]
+        return [GoneWorker(worker, now - at) for at, worker in reversed(kept)]
 
 
 class StoredCounts:

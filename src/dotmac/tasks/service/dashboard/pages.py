@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from urllib.parse import quote, urlencode
 
+import trio
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from ...errors import InvalidInput
+from ...errors import InvalidInput, SagaNotFound
+from ...listings import IdempotencyKeySummary
 from ...models import OperationStatus, SagaHistoryEntry, Verdict
 from ...storage.records import SAGA_STATUSES
 from .actions import fitting
@@ -54,7 +57,7 @@ class Pages:
 
     async def sagas(self, request: Request) -> Response:
         """A page of the list, filtered."""
-        query = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
+        query = _filters(request, "saga_id", "tenant_id", "status", "workflow_type", *_TIMES, "cursor")
         if "saga_id" in query:
             root = request.scope.get("root_path", "").rstrip("/")
             return RedirectResponse(f"{root}/sagas/{quote(query['saga_id'], safe='')}", status_code=303)
@@ -99,7 +102,7 @@ class Pages:
 
     async def keys(self, request: Request) -> Response:
         """A page of idempotency keys."""
-        query = {name: value.strip() for name, value in request.query_params.items() if value.strip()}
+        query = _filters(request, "tenant_id", "cursor")
         tenant_id = query.get("tenant_id")
         page = await self._manager.list_idempotency_keys(tenant_id, _PER_PAGE, query.get("cursor"))
         kept = {} if tenant_id is None else {"tenant_id": tenant_id}
@@ -107,12 +110,28 @@ class Pages:
             request,
             "keys.html",
             keys=page.keys,
+            failed_sagas=await self._failed_sagas(page.keys),
             tenant_id=tenant_id or "",
             paging="cursor" in query,
             first=urlencode(kept),
             following=None if page.cursor is None else urlencode({**kept, "cursor": page.cursor}),
             now=datetime.now(UTC),
         )
+
+    async def _failed_sagas(self, keys: list[IdempotencyKeySummary]) -> set[str]:
+        """Sagas that wait for an operator: their keys stay in progress until he has decided."""
+        failed: set[str] = set()
+
+        async def look(saga_id: str) -> None:
+            with suppress(SagaNotFound):  # it was removed between the two looks
+                if await self._manager.saga_handle(saga_id).status() is OperationStatus.FAILED:
+                    failed.add(saga_id)
+
+        async with trio.open_nursery() as nursery:
+            for key in keys:
+                if key.saga_id is not None and key.status is OperationStatus.IN_PROGRESS:
+                    nursery.start_soon(look, key.saga_id)
+        return failed
 
     async def locks(self, request: Request) -> Response:
         """Locks that are held, and how many processes wait for each."""
@@ -128,7 +147,8 @@ class Pages:
         """Workers and their leases."""
         workers = await self._manager.list_workers()
         workers.sort(key=lambda worker: (worker.alive, worker.host, worker.worker_id))
-        return self._site.page(request, "workers.html", workers=workers, now=datetime.now(UTC))
+        gone = self._site.workers.gone(workers)
+        return self._site.page(request, "workers.html", workers=workers, gone=gone, now=datetime.now(UTC))
 
     async def settings(self, request: Request) -> Response:
         """The examination of the storage, and what is set."""
@@ -150,6 +170,18 @@ class Pages:
     def _readable(self, entry: SagaHistoryEntry) -> dict[str, object]:
         details = self._site.redaction(entry.details)
         return {"entry": entry, "details": details}
+
+
+def _filters(request: Request, *known: str) -> dict[str, str]:
+    """The query of a page without its empty fields.
+
+    Raises:
+        InvalidInput: The page has no such filter; it would be ignored.
+    """
+    for name in request.query_params:
+        if name not in known:
+            raise InvalidInput(name, f"this page has no such filter; it has: {', '.join(known)}")
+    return {name: value.strip() for name, value in request.query_params.items() if value.strip()}
 
 
 def _time(name: str, text: str | None) -> datetime | None:

@@ -17,7 +17,7 @@ from ...errors import DotmacTasksError, EnvironmentFault, InvalidInput, NotStart
 from ...http.asgi import route_path
 from ...manager import BackgroundOperationsManager
 from ..redaction import Redaction
-from .activity import SAMPLE_EVERY, Activity, StoredCounts
+from .activity import SAMPLE_EVERY, Activity, StoredCounts, WorkersSeen
 from .rendering import make_environment
 
 _log = logging.getLogger(__name__)
@@ -56,15 +56,17 @@ class Site:
     streams: bool = False
     activity: Activity = field(default_factory=Activity)
     counts: StoredCounts = field(default_factory=StoredCounts)
+    workers: WorkersSeen = field(default_factory=WorkersSeen)
     templates: Environment = field(default_factory=make_environment)
 
-    async def count_regularly(self) -> None:
-        """Count the stored sagas at intervals, for the rates of the overview; runs until it is cancelled."""
+    async def look_regularly(self) -> None:
+        """Count sagas and list workers at intervals, for rates and for workers that go; runs until it is cancelled."""
         while True:
             try:
                 self.counts.note(await self.manager.count_sagas())
+                self.workers.gone(await self.manager.list_workers())
             except (EnvironmentFault, NotStarted) as error:
-                _log.debug("the stored sagas could not be counted: %s", error)
+                _log.debug("sagas and workers could not be looked at: %s", error)
             await trio.sleep(SAMPLE_EVERY)
 
     def page(self, request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:

@@ -134,7 +134,7 @@ def _read(state: _Open, entry: SagaHistoryEntry) -> None:
         state.end_attempt(at, tone, text, _failure_text(failure))
     elif what == "retry_scheduled":
         until = details.get("retry_at")
-        due = "" if until is None else f"due {datetime.fromtimestamp(until, at.tzinfo):%H:%M:%S}"
+        due = "" if until is None else f"due {datetime.fromisoformat(until):%H:%M:%S}"
         undo = side == "compensation"
         state.wait = Row("wait", "info", "waits for its next attempt", at, entry.step, undo, at, open=True, note=due)
         state.add(state.wait)
