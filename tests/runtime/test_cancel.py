@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from dotmac.tasks import MemoryStorage, OperationStatus, OutcomeUnknown, RetryPolicy, SagaStateError
-from runtime.nodes import Fault, Ledger, Node, Wire, lose_reply, refuse, step, until
+from runtime.nodes import Fault, Ledger, Node, Wire, at_call, die_after, die_before, lose_reply, refuse, step, until
 
 COMPENSATED = OperationStatus.COMPENSATED
 SLOW = RetryPolicy(initial_delay=500, max_delay=500, jitter=False)
@@ -283,3 +283,41 @@ async def test_many_cancels_are_all_acknowledged_and_the_first_reason_is_kept(
         assert (await handle.result()).error == "cancelled: reason 0"
         await handle.cancel("sent again after its end")
         assert (await handle.get()).error == "cancelled: reason 0"
+
+
+@pytest.mark.parametrize("fault", [die_before, die_after])
+@pytest.mark.parametrize("k", range(4))
+async def test_an_acknowledged_cancel_outlives_the_worker(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger, k: int, fault: Fault
+) -> None:
+    ledger.hold["b"] = trio.Event()
+    async with Node(shared, ledger.register) as node, Node(shared, ledger.register) as other:
+        handle = await begin(node, step("a"), step("b"))
+        await until(lambda: "b" in ledger.entered)
+        node.wire.fault = at_call(k, fault, frozenset({"append"}))
+        await other.manager.cancel_saga(handle.saga_id)
+        ledger.hold["b"].set()
+        outcome = await other.manager.saga_handle(handle.saga_id).result()
+    assert outcome.status is COMPENSATED
+
+
+async def test_a_cancel_that_an_operator_overrules_in_the_same_moment_is_not_acknowledged(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    async def overruled(_wire: Wire, verb: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        if verb == "load_saga":
+            assert (await handle.result()).status is OperationStatus.FAILED
+            del ledger.failing["undo a"]
+            await node.manager.retry_saga(handle.saga_id, from_step="b")
+        return await call()
+
+    ledger.hold["b"] = trio.Event()
+    ledger.failing["undo a"] = ValueError("no")
+    async with Node(shared, ledger.register) as node, Node(shared, ledger.register) as other:
+        handle = await begin(node, step("a", compensation_retry={"max_retries": 0}), step("b"))
+        await until(lambda: "b" in ledger.entered)
+        other.wire.fault = overruled
+        with pytest.raises(SagaStateError, match="parked and resumed"):
+            await other.manager.cancel_saga(handle.saga_id)
+        ledger.hold["b"].set()
+        assert (await handle.result()).completed
