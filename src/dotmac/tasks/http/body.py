@@ -135,15 +135,21 @@ class Refusal(Reply):
         await super().__call__(scope, receive, send)
 
 
-async def read_away(scope: Scope, receive: Receive) -> None:
+async def read_away(scope: Scope, receive: Receive, *, most_seconds: float = math.inf) -> None:
     """Read what is left of a body, and throw it away, before the response that was made without it.
 
     Some of it is read, since a server can go on with a connection only behind the request; nothing where it says that
     it is longer, or where the client waits for the response before it sends it. On HTTP/2 it is all of it, however
     long: there a body that goes on behind the response makes Hypercorn (0.18) end, with all its connections.
+
+    Args:
+        scope: Of the request.
+        receive: Of the request.
+        most_seconds: Bound of the time on HTTP/2, for a server in which one connection cannot end the others.
     """
     if scope.get("http_version") == "2":
-        await _drain(receive, math.inf)
+        with anyio.move_on_after(most_seconds):
+            await _drain(receive, math.inf)
     elif announced_length(scope) <= _DRAINED and not header_values(scope, b"expect"):
         with anyio.move_on_after(_DRAIN_SECONDS):
             await _drain(receive, _DRAINED)
