@@ -41,6 +41,16 @@ class CopyingScope:
         await self.app(dict(scope), receive, send)
 
 
+class Hidden:
+    """Holds its app under another name than most."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._app(scope, receive, send)
+
+
 class ReadingBody(CopyingScope):
     """Answers by itself, after it has read the body."""
 
@@ -283,7 +293,7 @@ def _fastapi_shop(node: Node, outside: bool, **arguments: Any) -> tuple[FastAPI,
     return app, Client(app)
 
 
-@pytest.mark.parametrize("layers", [(), (GZipMiddleware,), (CopyingScope, GZipMiddleware)])
+@pytest.mark.parametrize("layers", [(), (GZipMiddleware,), (CopyingScope, GZipMiddleware), (Hidden,)])
 async def test_a_decorator_is_found_behind_layers_of_middleware(
     autojump_clock: MockClock, shared: MemoryStorage, layers: Any
 ) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .asgi import ASGIApp, Receive, Scope, Send
 
 _KEY = "dotmac.tasks.reach"
+_INNER = ("app", "_app", "inner", "application")  # attributes by which a layer of middleware holds its inner app
 _DEPTH = 64  # layers of middleware around a router
 
 
@@ -131,7 +132,7 @@ def router_ahead(app: ASGIApp, scope: Scope) -> Any | None:
 
 
 def router_in(app: Any) -> Any | None:
-    """The router of an app, through all layers of middleware that hold their inner app as ``app``; None: unknown."""
+    """The router of an app, through the layers of middleware around it; None: unknown."""
     routing = sys.modules.get("starlette.routing")
     if routing is None:
         return None
@@ -140,7 +141,8 @@ def router_in(app: Any) -> Any | None:
         if isinstance(app, routing.Router):
             return app if type(app).__call__ is routing.Router.__call__ else None
         is_application = applications is not None and isinstance(app, applications.Starlette)
-        app = getattr(app, "router" if is_application else "app", None)
+        names = ("router",) if is_application else _INNER
+        app = next((inner for name in names if (inner := getattr(app, name, None)) is not None), None)
         if app is None:
             return None
     return None
