@@ -45,6 +45,7 @@ POINTS = (
     "lock_failed",
     "lock_lost",
     "storage_operation",
+    "storage_data_lost",
     "storage_breaker_opened",
     "storage_breaker_closed",
     "http_storage_failed",

@@ -104,6 +104,9 @@ class PrometheusMetrics:
         self._storage_errors = Counter(
             "storage_errors", "Calls of the storage that raised.", ("verb", "error"), of, registry=registry
         )
+        self._losses = Counter(
+            "storage_losses", "What this process held and the storage no longer had.", ("kind",), of, registry=registry
+        )
         self._breaker = Gauge(
             "storage_breaker_open", "1 while calls to the node fail at once.", ("node",), of, registry=registry
         )
@@ -127,6 +130,7 @@ class PrometheusMetrics:
             "lock_lost_hook": self._lock_told("lost"),
             "storage_operation_hook": self._storage_called,
             "http_storage_failed_hook": self._http_storage_failed,
+            "storage_data_lost_hook": self._data_lost,
             "storage_breaker_opened_hook": self._breaker_turned(1),
             "storage_breaker_closed_hook": self._breaker_turned(0),
             **{f"idempotency_key_{outcome}_hook": self._key_told(outcome) for outcome in keys},
@@ -206,6 +210,9 @@ class PrometheusMetrics:
 
     def _http_storage_failed(self, _operation: str, _tenant_id: str, details: Details) -> None:
         self._child(self._http_failures, "unprotected" if details["passed"] else "refused").inc()
+
+    def _data_lost(self, kind: str, _tenant_id: str, _details: Details) -> None:
+        self._child(self._losses, kind).inc()
 
     def _breaker_turned(self, state: int) -> Callable[[str, str, Details], None]:
         return lambda node, _tenant_id, _details: self._child(self._breaker, self._node(node)).set(state)

@@ -30,6 +30,7 @@ class OwnershipAudit:
         self._lease = environment.settings.worker_lease
         self._sagas = sagas
         self._suspects: set[str] = set()
+        self._absent: set[str] = set()
 
     async def run(self) -> None:
         """Look for ever."""
@@ -41,7 +42,10 @@ class OwnershipAudit:
                 _log.warning("cannot compare what this worker owns with what it runs: %s", error)
 
     async def _look(self) -> None:
-        owned = await self._storage.orphaned_sagas(self._sagas.worker_id, len(self._sagas) + _SPARE)
+        most = len(self._sagas) + _SPARE
+        owned = await self._storage.orphaned_sagas(self._sagas.worker_id, most)
+        if len(owned) < most:
+            await self._look_for_losses({saga.saga_id for saga in owned})
         # What waits as a stray is left alone: noted again, it would have to wait anew, each time for longer.
         missing = {
             saga.saga_id
@@ -57,3 +61,11 @@ class OwnershipAudit:
             )
             self._sagas.strays.add(saga_id)
         self._suspects = missing
+
+    async def _look_for_losses(self, owned: set[str]) -> None:
+        """Report sagas that run here and are gone from the storage; their next append may be hours away."""
+        absent = {saga_id for saga_id in self._sagas.running() if saga_id not in owned}
+        for saga_id in absent & self._absent:  # seen twice, as below
+            if await self._storage.saga_meta(saga_id) is None and (actor := self._sagas.get(saga_id)) is not None:
+                self._sagas.vanished(actor)
+        self._absent = absent

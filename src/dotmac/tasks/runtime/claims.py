@@ -16,6 +16,7 @@ import trio
 
 from ..errors import ClaimLost, EnvironmentFault, NotStarted
 from ..storage.protocol import StorageProtocol
+from .losses import Losses
 from .renewals import Renewals, certain_until, due_at, is_due_again
 
 _GRACE = 2.0  # seconds that cut-off work gets to come to its end
@@ -35,19 +36,20 @@ class ClaimHolder(Protocol):
 class HeldClaim:
     """One claim, and who works under it: a `Renewable`."""
 
-    __slots__ = ("holder", "key", "lease", "renew_at", "token")
+    __slots__ = ("certain_until", "holder", "key", "lease", "renew_at", "token")
 
     def __init__(self, key: str, token: str, lease: float, holder: ClaimHolder) -> None:
         self.key = key
         self.token = token
         self.lease = lease
         self.holder = holder
-        self.renew_at = 0.0
+        self.renew_at = self.certain_until = 0.0
 
     def granted(self, asked_at: float) -> None:
         """The lease was granted or renewed by a request that was sent at this time."""
         self.renew_at = due_at(asked_at, self.lease)
-        self.holder.granted_until(certain_until(asked_at, self.lease))
+        self.certain_until = certain_until(asked_at, self.lease)
+        self.holder.granted_until(self.certain_until)
 
 
 class ScopeHolder:
@@ -70,8 +72,9 @@ class ScopeHolder:
 class ClaimKeeper:
     """Renews the claims that are held."""
 
-    def __init__(self, storage: StorageProtocol) -> None:
+    def __init__(self, storage: StorageProtocol, losses: Losses) -> None:
         self._storage = storage
+        self._losses = losses
         self._held = Renewals(self._renew)
         self._works: set[HeldClaim] = set()
         self._closed = False
@@ -145,6 +148,8 @@ class ClaimKeeper:
         except ClaimLost:
             if claim in self._held:  # otherwise it was completed while we asked
                 self._held.remove(claim)
+                if trio.current_time() < claim.certain_until:
+                    self._losses.note("claim", claim.key)
                 claim.holder.lose()
         except EnvironmentFault as error:
             is_due_again(claim)

@@ -12,6 +12,7 @@ from ..storage.key_records import Completion
 from ..storage.protocol import StorageProtocol
 from .handlers import Handlers
 from .lock_service import LockService
+from .losses import Losses
 from .permits import Permits
 from .standing_back import StandingBack
 
@@ -28,12 +29,14 @@ class SagaEnvironment:
     settings: Settings
     handlers: Handlers
     works: bool = True
+    losses: Losses = field(init=False)
     locks: LockService = field(init=False)
     permits: Permits = field(init=False)
     standing_back: StandingBack = field(init=False, default_factory=StandingBack)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "locks", LockService(self.storage))
+        object.__setattr__(self, "losses", Losses(self.storage))
+        object.__setattr__(self, "locks", LockService(self.storage, self.losses))
         object.__setattr__(self, "permits", Permits(self.settings.max_running, self.settings.sync_handler_threads))
 
     def completion(self, state: SagaState) -> Completion | None:

@@ -229,6 +229,10 @@ class LiveSagas:
         if self._closed:
             self._tell(actor, Drain())  # it was asked for before the drain began, and is here only now
 
+    def running(self) -> list[str]:
+        """The ids of all sagas that have an actor here."""
+        return list(self._actors)
+
     # --- what happens to them -------------------------------------------------------------------------------
 
     async def cancel_requested(self, saga_id: str) -> None:
@@ -240,6 +244,12 @@ class LiveSagas:
         if meta is not None and meta.cancel is not None and not actor.told_to_cancel:
             actor.told_to_cancel = True
             self._tell(actor, Cancel(meta.cancel))
+
+    def vanished(self, actor: SagaActor) -> None:
+        """The storage has no such saga any more, though this worker owns it: report it, once for each actor."""
+        if not actor.vanished:
+            actor.vanished = True
+            self._environment.losses.note("saga", actor.saga_id, actor.journal.state.definition.tenant_id)
 
     def tell_all(self, message: Message) -> None:
         """Send a message to every actor."""
@@ -274,7 +284,9 @@ class LiveSagas:
 
     def _failed(self, actor: SagaActor, failure: Exception) -> None:
         fields = saga_fields(actor.journal.state.definition)
-        if isinstance(failure, OwnershipLost | SagaNotFound):
+        if isinstance(failure, SagaNotFound):
+            self.vanished(actor)
+        elif isinstance(failure, OwnershipLost):
             _log.info("saga %s is run by somebody else: %s", actor.saga_id, failure, extra=fields)
         else:
             _log.error(

@@ -9,6 +9,7 @@ import trio
 from ..errors import EnvironmentFault, LockLost
 from ..storage.protocol import StorageProtocol
 from .lock_holding import Tenure
+from .losses import Losses
 from .renewals import Renewals, is_due_again
 
 _log = logging.getLogger(__name__)
@@ -17,8 +18,9 @@ _log = logging.getLogger(__name__)
 class LockRenewals:
     """The held locks of this process."""
 
-    def __init__(self, storage: StorageProtocol) -> None:
+    def __init__(self, storage: StorageProtocol, losses: Losses) -> None:
         self._storage = storage
+        self._losses = losses
         self._held = Renewals(self._renew)
         self.add = self._held.add
         self.remove = self._held.remove
@@ -36,6 +38,8 @@ class LockRenewals:
             await self._storage.extend_lock(tenure.name, tenure.token, lease)
         except LockLost:
             if tenure in self._held:  # otherwise it was given up while we asked
+                if not tenure.is_over:
+                    self._losses.note("lock", tenure.name)
                 tenure.lose()
             raise
         if tenure in self._held:

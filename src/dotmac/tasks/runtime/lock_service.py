@@ -28,6 +28,7 @@ from .lock_tools import SIGN_OFF, LockTools, stopped
 from .lock_views import lock_view, standing_view
 from .lock_wakeups import Wakeups
 from .wait_graph import waiting_for
+from .losses import Losses
 from .whereabouts import process_name
 
 _MANY = 100  # locks without a body of which some may be over and still remembered
@@ -44,9 +45,9 @@ class LockService:
         renewals: Keeps what is held.
     """
 
-    def __init__(self, storage: StorageProtocol) -> None:
+    def __init__(self, storage: StorageProtocol, losses: Losses) -> None:
         self._storage = storage
-        self.renewals = LockRenewals(storage)
+        self.renewals = LockRenewals(storage, losses)
         wakeups = Wakeups(storage)
         self._tools = LockTools(storage, self.renewals, wakeups, process_name())
         self._shortcuts = Shortcuts(self._tools)

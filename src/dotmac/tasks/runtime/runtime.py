@@ -39,7 +39,7 @@ class Runtime:
 
     def __init__(self, environment: SagaEnvironment) -> None:
         self.environment = environment
-        self.claims = ClaimKeeper(environment.storage)
+        self.claims = ClaimKeeper(environment.storage, environment.losses)
         self.background = BackgroundTasks()
         self.over = False
         self._worker: Worker | None = None
@@ -49,6 +49,7 @@ class Runtime:
         self._drain_seconds = drain = environment.settings.drain_timeout
         self._drained_at = math.inf
         children = [
+            ChildSpec("losses", environment.losses.run, shutdown_seconds=0),
             ChildSpec("claims", self.claims.run, shutdown_seconds=0),
             ChildSpec("background", self.background.run, shutdown_seconds=0),
             ChildSpec("stall watch", StallWatch(environment.settings.worker_lease / 3).run, shutdown_seconds=0),

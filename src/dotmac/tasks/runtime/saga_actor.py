@@ -61,6 +61,7 @@ class SagaActor:
         ended: Set when the actor has ended, for whatever reason.
         task: The task that runs it; None before.
         told_to_cancel: Whether a `Cancel` was sent already; one is enough.
+        vanished: Whether it was reported that the storage has lost the saga.
     """
 
     __slots__ = (
@@ -80,6 +81,7 @@ class SagaActor:
         "saga_id",
         "task",
         "told_to_cancel",
+        "vanished",
     )  # fmt: skip
 
     _scope: trio.CancelScope  # of the present stretch
@@ -107,6 +109,7 @@ class SagaActor:
         self.ended = trio.Event()
         self.task: trio.lowlevel.Task | None = None
         self.told_to_cancel = False
+        self.vanished = False
         self.inbox: Inbox[Message] = Inbox(_INBOX_CAPACITY, name="saga")
         self.inbox.on_arrival = self._arrived
 

@@ -41,6 +41,7 @@ class Worker:
     def __init__(self, environment: SagaEnvironment) -> None:
         self.worker_id = fresh_worker_id()
         self._storage = environment.storage
+        self._losses = environment.losses
         self._settings = environment.settings
         self._scope = trio.CancelScope()
         self._drain = trio.CancelScope()
@@ -147,6 +148,9 @@ class Worker:
                 self._cancels.update(renewal.cancels)
                 self._cancels_came.set()
         except OwnershipLost:
+            if trio.current_time() < self._scope.deadline:
+                self._losses.note("worker", self.worker_id)
+                self._losses.suspect(self.sagas.running())
             self._scope.cancel()
         except EnvironmentFault as error:
             _log.warning("worker %s could not renew its lease: %s", self.worker_id, error)

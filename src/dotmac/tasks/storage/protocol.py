@@ -262,6 +262,10 @@ class StorageProtocol(SeedStore, RecordStore, SagaStore, WorkerStore, LockStore,
         """Look the storage over, open or not: each finding says what is wrong and what mends it. Raises for none."""
         ...
 
+    async def causes_of_loss(self) -> list[str]:
+        """What can have lost stored data, newest first; empty where nothing points to a cause. Raises nothing."""
+        ...
+
     def now(self) -> float:
         """The storage's time in Unix seconds, as well as it is known here without asking."""
         ...

@@ -44,6 +44,10 @@ class MemoryStorage(MemorySagas, MemoryRecords, MemoryWorkers, MemoryLocks, Seed
             )
         ]
 
+    async def causes_of_loss(self) -> list[str]:
+        """See `StorageProtocol`."""
+        return []
+
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Nothing to connect to."""

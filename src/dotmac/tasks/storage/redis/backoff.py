@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 _FIRST_DELAY = 0.02
-_LONGEST_DELAY = 1.0
+_LONGEST_DELAY = 0.5
 
 
 def backoff(attempt: int) -> float:

@@ -91,6 +91,10 @@ def _eviction(node: str, report: Report) -> Finding:
         return Finding(
             "eviction", _PROBLEM, f"maxmemory-policy is {policy}: it may throw sagas away when it is full", node, remedy
         )
+    evicted = int(report.get("evicted_keys", 0))
+    if evicted:
+        told = f"it evicted {evicted} keys since its start or CONFIG RESETSTAT: sagas may be missing"
+        return Finding("eviction", _PROBLEM, told, node, on_node(node, "CONFIG RESETSTAT") + " (after a look at them)")
     return Finding("eviction", _OK, f"maxmemory-policy {policy}", node)
 
 

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from dotmac.tasks.models import Finding
 
 from ..embedded_urls import embedded_url
@@ -18,6 +20,7 @@ from .examination import examine
 from .key_search import RedisKeySearch
 from .locks import RedisLocks
 from .search import RedisSearch
+from .server_watch import ServerWatch
 from .shared import Shared
 
 DEFAULT_PREFIX = "dotmac_tasks"
@@ -61,6 +64,7 @@ class RedisStorage(RedisSearch, RedisKeySearch, RedisLocks, SeedMethods):
             **durability,
         )
         self._shared = Shared(self._connected)
+        self._server_watch: ServerWatch | None = None
 
     @classmethod
     def embedded(cls, path: str | Path, *, fsync: Fsync = "everysec", **options: Any) -> RedisStorage:
@@ -91,6 +95,10 @@ class RedisStorage(RedisSearch, RedisKeySearch, RedisLocks, SeedMethods):
         """See `StorageProtocol`."""
         return await examine(self._target)
 
+    async def causes_of_loss(self) -> list[str]:
+        """See `StorageProtocol`."""
+        return [] if self._server_watch is None else await self._server_watch.causes()
+
     async def purge(self, limit: int) -> Purged:
         """See `StorageProtocol`."""
         await self.forget_ended_locks()
@@ -103,7 +111,12 @@ class RedisStorage(RedisSearch, RedisKeySearch, RedisLocks, SeedMethods):
             self.tell_time(int(seconds) * MICROSECONDS + int(micro))
             self._opened = (client, layout)
             self.look_anew()
+            self._server_watch = ServerWatch(client, self._target.durability, self._target.replicas)
+            await self._server_watch.begin()
             try:
-                yield
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._server_watch.run)
+                    yield
+                    nursery.cancel_scope.cancel()
             finally:
-                self._opened = None
+                self._opened = self._server_watch = None

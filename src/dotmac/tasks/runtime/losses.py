@@ -1,0 +1,93 @@
+"""Reports what this process holds by a lease and the storage no longer has.
+
+Nobody else may remove it while the lease lasts. So the storage lost what it had acknowledged (evicted, flushed, an
+older state after a failover), or its clock jumped. It is logged as ERROR with the likely cause, and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+
+import trio
+
+from ..errors import EnvironmentFault
+from ..metrics import emit
+from ..storage.protocol import StorageProtocol
+
+_MOST_NAMED = 20  # in one report
+_log = logging.getLogger(__name__)
+NO_CAUSE = "the servers show no cause; a command may have deleted its keys"
+
+
+class Losses:
+    """Gathers losses, and reports those of one moment together, with one question for their cause.
+
+    Args:
+        storage: What lost them.
+    """
+
+    def __init__(self, storage: StorageProtocol) -> None:
+        self._storage = storage
+        self._suspects: set[str] = set()
+        self._send: trio.MemorySendChannel[tuple[str, str]] | None = None
+
+    def note(self, kind: str, name: str, tenant_id: str = "") -> None:
+        """Count a loss, and have it reported.
+
+        Args:
+            kind: ``saga``, ``worker``, ``claim`` or ``lock``.
+            name: Which one.
+            tenant_id: Whose it was, where that is known.
+        """
+        emit("storage_data_lost", kind, tenant_id, name=name)
+        if self._send is not None:
+            self._send.send_nowait((kind, name))
+        else:
+            _report([(kind, name)], [])
+
+    def suspect(self, saga_ids: Iterable[str]) -> None:
+        """Look whether these sagas are still there, whose actors end before they would notice."""
+        self._suspects.update(saga_ids)
+
+    async def run(self) -> None:
+        """Report for ever."""
+        self._send, receive = trio.open_memory_channel[tuple[str, str]](math.inf)
+        try:
+            while True:
+                lost = [await receive.receive()]
+                await self._look_for_suspects()
+                causes = await self._storage.causes_of_loss()
+                while True:
+                    try:
+                        lost.append(receive.receive_nowait())
+                    except trio.WouldBlock:
+                        break
+                _report(lost, causes)
+        finally:
+            self._send = None
+
+    async def _look_for_suspects(self) -> None:
+        suspects, self._suspects = self._suspects, set()
+        try:
+            for saga_id in suspects:
+                if await self._storage.saga_meta(saga_id) is None:
+                    self.note("saga", saga_id)
+        except EnvironmentFault as error:
+            _log.warning("cannot look which sagas the storage has lost: %s", error)
+
+
+def _report(lost: list[tuple[str, str]], causes: list[str]) -> None:
+    cause = "; ".join(causes) or NO_CAUSE
+    for kind in dict.fromkeys(kind for kind, _ in lost):
+        names = [name for each, name in lost if each == kind]
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        _log.error(
+            "the storage lost %d %s(s) that this process holds: %s%s. Likely cause: %s",
+            len(names),
+            kind,
+            ", ".join(names[:_MOST_NAMED]),
+            more,
+            cause,
+        )
