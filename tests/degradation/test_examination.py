@@ -82,7 +82,7 @@ async def test_a_user_without_rights_is_told_what_is_missing(server: Server) -> 
     server.cli("ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", "-script")
     found = await examined(RedisStorage(server.url, username="poor", password="secret"))  # noqa: S106 - of this test
     assert found["scripts"].verdict is Verdict.PROBLEM
-    assert found["scripts"].remedy == "redis-cli ACL SETUSER <user> +script|load +evalsha"
+    assert found["scripts"].remedy == "redis-cli ACL SETUSER USER '+script|load' +evalsha"
     refused = await examined(RedisStorage(server.url, username="poor", password="wrong"))  # noqa: S106 - of this test
     assert list(refused) == ["connection"]
     assert "user and password" in (refused["connection"].remedy or "")
@@ -109,7 +109,7 @@ async def test_a_user_without_channels_is_told_what_to_grant(server: Server, lac
     storage = RedisStorage(server.url, username="deaf", password="secret")  # noqa: S106 - of this test
     found = (await examined(storage))["messages"]
     assert found.verdict is verdict
-    grant = (found.remedy or "").removeprefix("redis-cli ").replace("<user>", "deaf").replace("'", "")
+    grant = (found.remedy or "").removeprefix("redis-cli ").replace(" USER ", " deaf ").replace("'", "")
     server.cli(*grant.split())
     assert (await examined(storage))["messages"].verdict is Verdict.OK
 

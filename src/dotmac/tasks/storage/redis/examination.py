@@ -6,6 +6,7 @@ the storage itself would refuse. It changes nothing there but the server's cache
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -77,6 +78,9 @@ def _unreachable(error: EnvironmentFault, target: Target) -> Finding:
     remedy = f"{_ping(target)} (shows whether it can be reached from here)"
     if isinstance(error, StorageMisconfigured):
         remedy = "give the right user and password in the URL, or let the user in: redis-cli ACL LIST"
+        granting = re.search(r"redis-cli ACL SETUSER USER \S+( [+-]\S+|'\S+')*", str(error))
+        if granting is not None:
+            remedy = granting[0]
     return Finding("connection", Verdict.PROBLEM, str(error), remedy=remedy)
 
 
@@ -156,14 +160,14 @@ async def _scripts(client: RedisClient) -> list[Finding]:
         for name in names:
             await client.on_every_primary("SCRIPT", "LOAD", load(name).source, repeatable=True)
     except (StorageMisconfigured, StorageRefused) as error:
-        remedy = "redis-cli ACL SETUSER <user> +script|load +evalsha"
+        remedy = "redis-cli ACL SETUSER USER '+script|load' +evalsha"
         return [Finding("scripts", Verdict.PROBLEM, f"scripts cannot be loaded: {error}", remedy=remedy)]
     return [Finding("scripts", Verdict.OK, f"{len(names)} scripts load")]
 
 
 async def _messages(client: RedisClient, target: Target) -> list[Finding]:
     layout = Layout(target.prefix, 1)
-    grant = "redis-cli ACL SETUSER <user> '&*' +publish +subscribe +unsubscribe"
+    grant = f"redis-cli ACL SETUSER USER resetchannels '&{target.prefix}:*' +publish +subscribe +unsubscribe"
     try:
         await check_messages(client, layout)
     except (StorageMisconfigured, StorageRefused) as error:

@@ -9,6 +9,7 @@ again is safe whether or not the command is safe to repeat.
 from __future__ import annotations
 
 import enum
+import re
 
 from dotmac.tasks.errors import DotmacTasksError, InternalError, StorageMisconfigured, StorageRefused
 
@@ -62,7 +63,7 @@ _REFUSALS = {
 _MISCONFIGURATIONS = {
     "NOAUTH": "asks for a password: put it into redis_url (redis://user:password@host:port)",
     "WRONGPASS": "does not know this user and password: correct them in redis_url",
-    "NOPERM": "does not allow this user to do that: grant it with ACL SETUSER (~prefix* &* +@all -@dangerous +info)",
+    "NOPERM": "does not allow this user to do that: grant it with",
     "MOVED": "is a node of a Redis Cluster: use redis+cluster:// or cluster=True",
     "ASK": "is a node of a Redis Cluster: use redis+cluster:// or cluster=True",
 }
@@ -93,10 +94,31 @@ def as_error(error: ErrorReply, where: Address | str, what: str) -> DotmacTasksE
     if error.code in _REFUSALS:
         return StorageRefused(f"{where} {_REFUSALS[error.code]} ({what}: {error.message})")
     if error.code in _MISCONFIGURATIONS:
-        return StorageMisconfigured(f"{where} {_MISCONFIGURATIONS[error.code]} ({what}: {error.message})")
+        told = _MISCONFIGURATIONS[error.code]
+        grant = f" {grant_for(error.message)}" if error.code == "NOPERM" else ""
+        return StorageMisconfigured(f"{where} {told}{grant} ({what}: {error.message})")
     if error.message.startswith(_FORBIDDEN_IN_SCRIPT):
-        return StorageMisconfigured(f"{where} {_MISCONFIGURATIONS['NOPERM']} ({what}: {error.message})")
+        told = f"{_MISCONFIGURATIONS['NOPERM']} {grant_for(error.message)}"
+        return StorageMisconfigured(f"{where} {told} ({what}: {error.message})")
     return InternalError(f"{what} failed at {where}: {error.message}")
+
+
+def grant_for(refusal: str) -> str:
+    """The command that grants what was refused. USER and PREFIX stand for the user and the storage's prefix.
+
+    Args:
+        refusal: The server's words.
+    """
+    named = re.search(r"the '([a-z|-]+)' command", refusal)
+    if named is not None:
+        rule = f"+{named[1]}"
+    elif "channel" in refusal:
+        rule = "'&PREFIX:*'"
+    elif "key" in refusal:
+        rule = "'~{PREFIX:*'"  # a brace opens each key: what belongs together has one hash tag
+    else:
+        rule = "+@all -@dangerous +info +role '+config|get'"
+    return f"redis-cli ACL SETUSER USER {rule}"
 
 
 def redirection(error: ErrorReply, asked: Address) -> tuple[int, Address]:

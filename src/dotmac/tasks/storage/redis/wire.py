@@ -196,7 +196,9 @@ def connect_error(error: Exception, address: Address, options: RedisOptions) -> 
             f"{address} refused the credentials ({text}): correct user and password in redis_url"
         )
     if isinstance(error, NoPermissionError):
-        return StorageMisconfigured(f"{address} does not let this user connect ({text}): grant +@connection")
+        return StorageMisconfigured(
+            f"{address} does not let this user connect ({text}): grant it with redis-cli ACL SETUSER USER +@connection"
+        )
     if isinstance(error, ResponseError) and not _passes(text):
         return StorageMisconfigured(
             f"{address} refused the greeting ({text}): check the database number, and that it is Redis 7 or Valkey 8"
