@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Unpack, cast
 
 from .errors import InvalidInput
 from .facade.claims import ClaimMethods
@@ -51,11 +51,27 @@ class BackgroundOperationsManager(OperationMethods, SagaMethods, LockMethods, Cl
         if settings is not None and options:
             raise InvalidInput(next(iter(options)), "give either settings or single settings by name, not both")
         self.settings = settings if settings is not None else Settings.load(**options)
-        self.storage = storage if storage is not None else _default_storage(self.settings)
+        self.storage = _checked(storage) if storage is not None else _default_storage(self.settings)
         self.in_memory_by_default = storage is None and self.settings.redis_url is None
         HandlerMethods.__init__(self)
         Hosted.__init__(self, SagaEnvironment(self.storage, self.settings, self._handlers, works))
         self.sync = BlockingManager(self)
+
+
+def _checked(storage: object) -> StorageProtocol:
+    """The storage, if it is one. What is refused is not shown: a URL may hold a password."""
+    if isinstance(storage, str | bytes):
+        raise InvalidInput("storage", "is a URL; pass RedisStorage(url), or set REDIS_URL and leave it out")
+    if isinstance(storage, type):
+        raise InvalidInput("storage", f"is a class; pass an instance: {storage.__name__}()")
+    missing = [name for name in ("opened", "watch", "now", "register_worker") if not hasattr(storage, name)]
+    if missing:
+        raise InvalidInput(
+            "storage",
+            f"must be a RedisStorage, a MemoryStorage or another StorageProtocol; a {type(storage).__name__} has no "
+            f"{', '.join(missing)}",
+        )
+    return cast("StorageProtocol", storage)
 
 
 def _default_storage(settings: Settings) -> StorageProtocol:

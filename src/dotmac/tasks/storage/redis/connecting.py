@@ -62,6 +62,7 @@ class Target:
         Layout(self.prefix, 1 if self.partitions is None else self.partitions)
         if isinstance(self.url, str) and self.url.partition(":")[0].lower() == "embedded":
             object.__setattr__(self, "folder", parse_embedded_url(self.url).absolute())
+            RedisOptions.from_url("redis://localhost", **self.settings)  # where it will be is not known before
         else:
             RedisOptions.from_url(self.url, **self.settings)
 

@@ -76,7 +76,7 @@ class Layout:
     """
 
     def __init__(self, prefix: str, partitions: int) -> None:
-        if not prefix or not prefix.isprintable() or set(prefix) & set("{} "):
+        if not isinstance(prefix, str) or not prefix or not prefix.isprintable() or set(prefix) & set("{} "):
             raise InvalidInput("prefix", "must be printable text without braces and spaces")
         if not 0 < partitions <= MAX_PARTITIONS:
             raise InvalidInput("partitions", f"must lie between 1 and {MAX_PARTITIONS}, not {partitions}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from dotmac.tasks.errors import InvalidInput
@@ -20,6 +21,9 @@ from .urls import read_url
 
 Topology = Literal["standalone", "sentinel", "cluster"]
 LoopHost = Literal["auto", "trio-asyncio", "thread"]
+
+#: Options that are read before the connection's own.
+_ELSEWHERE = ("cluster", "durability", "fsync", "partitions", "prefix", "redis_url", "replicas")
 
 #: Commands sent and not answered yet, per node. Enough to fill a write of a megabyte; more adds waiting, not speed.
 DEFAULT_WINDOW = 10_000
@@ -73,6 +77,7 @@ class RedisOptions:
     barrier: Barrier | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         self._check_numbers()
         self._check_topology()
         if self.username and not self.password:
@@ -81,6 +86,22 @@ class RedisOptions:
             raise InvalidInput("loop_host", "is one of auto, trio-asyncio, thread")
         if self.client_name is not None and not (self.client_name.isascii() and self.client_name.isprintable()):
             raise InvalidInput("client_name", "takes printable ASCII characters only")
+
+    def _check_types(self) -> None:
+        for name in ("service", "username", "password", "sentinel_username", "sentinel_password", "client_name"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):  # which may be a secret, and is not shown
+                raise InvalidInput(name, f"is a text, not a {type(value).__name__}")
+        for name in ("tls", "retry_on_timeout"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidInput(name, f"is True or False, not {getattr(self, name)!r:.40}")
+        if not isinstance(self.tls_options, Mapping):
+            raise InvalidInput("tls_options", 'is a mapping, such as {"ssl_ca_certs": "/etc/ca.pem"}')
+        addresses = self.addresses
+        if not isinstance(addresses, tuple) or not all(isinstance(address, Address) for address in addresses):
+            raise InvalidInput("addresses", "is made from the URL: give the servers in redis_url")
+        if self.barrier is not None and not isinstance(self.barrier, Barrier):
+            raise InvalidInput("barrier", "is made from the durability: give durability='fsync' or 'replica'")
 
     def _check_numbers(self) -> None:
         timeout = self.socket_timeout
@@ -110,7 +131,7 @@ class RedisOptions:
             raise InvalidInput("addresses", "are host:port for sentinels and Clusters")
 
     @classmethod
-    def from_url(cls, url: str, **settings: Any) -> RedisOptions:
+    def from_url(cls, url: str, /, **settings: Any) -> RedisOptions:
         """Reads a URL; keyword arguments are fields of this class and win over what the URL says.
 
         ``redis://user:password@host:6379/0``, ``rediss://…`` (TLS), ``unix://user:password@/path?db=0``,
@@ -120,10 +141,15 @@ class RedisOptions:
         Raises:
             InvalidInput: The URL or a setting cannot be used; the message names the field and quotes no secret.
         """
-        if settings.pop("cluster", False):
+        cluster = settings.pop("cluster", False)
+        if not isinstance(cluster, bool):
+            raise InvalidInput("cluster", f"is True or False, not {cluster!r:.40}")
+        if cluster:
             settings["topology"] = "cluster"
         known = {each.name for each in fields(cls)}
         for name in settings:
             if name not in known:
-                raise InvalidInput(name, "is not a setting of the Redis connection")
+                near = get_close_matches(name, (*known, *_ELSEWHERE), 1)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                raise InvalidInput(name, f"is not a setting of the Redis connection{meant}")
         return cls(**{**read_url(url), **settings})
