@@ -8,13 +8,21 @@ in which it is cancelled. So each address gets its share of the time here, and r
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection
 
 from dotmac.tasks.errors import StorageMisconfigured
+
+_changing = threading.Lock()
+_running: dict[tuple[str, int], Future[list[Any]]] = {}
+_looked_up: dict[tuple[str, int], list[Any]] = {}  # addresses by name; as many as the options and the servers name
+_log = logging.getLogger(__name__)
 
 
 class TCPConnection(Connection):
@@ -89,13 +97,49 @@ async def _reach(host: str, port: int, seconds: float) -> socket.socket:
     raise failure or OSError(f"{host} has no address")
 
 
+def _look_up(host: str, port: int) -> Future[list[Any]]:
+    """Look a name up in a thread of its own; a second call for a name that is being looked up joins the first.
+
+    The threads of an event loop would not do: others may hold them all, and one that hangs cannot be left.
+    """
+    name = host, port
+    with _changing:
+        running = _running.get(name)
+        if running is not None:
+            return running
+        running = _running[name] = Future()
+        running.set_running_or_notify_cancel()  # a caller that gives up leaves it to the others
+
+    def run() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except Exception as error:  # raised where it is waited for
+            _running.pop(name, None)
+            running.set_exception(error)
+        else:
+            _running.pop(name, None)
+            running.set_result(found)
+
+    threading.Thread(target=run, name=f"dotmac-tasks look-up of {host}", daemon=True).start()
+    return running
+
+
 async def _addresses(host: str, port: int, seconds: float) -> list[Any]:
     try:  # an address needs no thread to look it up
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
         pass
+    # A name service that is away must not keep us from a server that is there.
+    known = _looked_up.get((host, port))
     try:
-        async with asyncio.timeout(seconds):
-            return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except TimeoutError:
-        raise TimeoutError(f"the name service does not answer for {host}") from None
+        async with asyncio.timeout(seconds / 2 if known else seconds):
+            found = await asyncio.wrap_future(_look_up(host, port))
+    except (TimeoutError, socket.gaierror) as error:
+        if known:
+            _log.warning("the name service does not tell the address of %s; trying the last known one", host)
+            return known
+        if isinstance(error, TimeoutError):
+            raise TimeoutError(f"the name service does not answer for {host}") from None
+        raise
+    _looked_up[host, port] = found
+    return found
