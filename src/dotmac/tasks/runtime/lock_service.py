@@ -27,8 +27,8 @@ from .lock_shortcut import Shortcuts
 from .lock_tools import SIGN_OFF, LockTools, stopped
 from .lock_views import lock_view, standing_view
 from .lock_wakeups import Wakeups
-from .wait_graph import waiting_for
 from .losses import Losses
+from .wait_graph import waiting_for
 from .whereabouts import process_name
 
 _MANY = 100  # locks without a body of which some may be over and still remembered
