@@ -305,6 +305,14 @@ async def test_the_settings_show_findings_with_their_remedies(full: Stage, monke
     assert "REDIS_URL" not in page
 
 
+async def test_workers_are_listed_with_what_delays_their_handlers(full: Stage) -> None:
+    await full.manager.storage.register_worker("busy", 10, {"troubles": "charge is full: <2> run\n3 threads"})
+    page = await full.get("/workers")
+    check(page)
+    assert "charge is full: &lt;2&gt; run" in page
+    assert "3 threads" in page
+
+
 async def test_idempotency_keys_are_listed_without_what_they_hold(full: Stage) -> None:
     assert "No idempotency key." in await full.get("/keys")
     for number in range(60):

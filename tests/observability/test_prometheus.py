@@ -157,3 +157,27 @@ def test_more_values_of_a_label_than_allowed_share_one() -> None:
     for nonsense in (0, -1, True, 1.5):
         with pytest.raises(InvalidInput, match="label_limit"):
             PrometheusMetrics(label_limit=nonsense)  # type: ignore[arg-type]  # wrong on purpose
+
+
+async def test_limits_and_what_waits_for_them_are_gauges(
+    manager: BackgroundOperationsManager, metrics: PrometheusMetrics
+) -> None:
+    leave = trio.Event()
+
+    async def work(_parameters: Any) -> None:
+        await leave.wait()
+
+    manager.register_operation_handler("work", work, concurrency=2)
+    handles = [
+        await manager.start_saga(tenant_id="t", workflow_type="w", steps=[{"name": "s", "operation": "work"}])
+        for _ in range(5)
+    ]
+    await trio.sleep(1)
+    await metrics.look(manager)
+    seen = [value(metrics, f"limit_{name}", limit="work") for name in ("capacity", "running", "waiting")]
+    assert seen == [2, 2, 3]
+    assert value(metrics, "limit_capacity", limit="max_running") == float("inf")
+    assert value(metrics, "limit_capacity", limit="sync_handler_threads") == 40
+    leave.set()
+    for handle in handles:
+        await handle.result()

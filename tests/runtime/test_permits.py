@@ -416,3 +416,69 @@ async def test_a_full_pool_is_logged_once_with_the_operations_that_fill_it(
     (told,) = [record for record in caplog.records if "is full" in record.message]
     assert told.levelname == "WARNING"
     assert told.getMessage() == "sync_handler_threads is full: 2 handlers run, others wait. It is held by hang (2)"
+
+
+async def test_workers_report_full_limits_and_left_threads(shared: MemoryStorage, leave: threading.Event) -> None:
+    def hang(_parameters: Any) -> None:
+        leave.wait()
+
+    async with Node(shared, lambda _: None, sync_handler_threads=1, worker_lease=0.3) as node:
+        (worker,) = await node.manager.list_workers()
+        assert worker.troubles == ()
+        node.manager.register_operation_handler("hang", hang)
+        cut_off = await start(node, {"name": "s", "operation": "hang", "timeout_seconds": 0.02, "max_retries": 0})
+        assert (await cut_off.result()).status is COMPENSATED
+        handles = [await start(node, {"name": "s", "operation": "hang"}) for _ in range(3)]
+        with trio.fail_after(10):
+            while len((await node.manager.list_workers())[0].troubles) < 2:  # noqa: ASYNC110 - a renewal brings them
+                await trio.sleep(0.01)
+        full, left = [finding for finding in await node.manager.examine() if finding.check == "handlers"]
+        assert "sync_handler_threads is full: 1 handlers run, 2 wait. It is held by hang (1)" in full.message
+        assert f"1 threads outlived their attempts, the longest of hang ({cut_off.saga_id}, " in left.message
+        leave.set()
+        for handle in handles:
+            assert (await handle.result()).completed
+        with trio.fail_after(10):
+            while (await node.manager.list_workers())[0].troubles:  # noqa: ASYNC110 - as above
+                await trio.sleep(0.01)
+
+
+async def test_a_permit_that_is_granted_as_another_handler_begins_to_wait_loses_none(
+    autojump_clock: MockClock, shared: MemoryStorage
+) -> None:
+    """Handlers end and begin to wait in the same instants."""
+
+    async def quick(_parameters: Any) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async with Node(shared, lambda _: None) as node, trio.open_nursery() as nursery:
+        node.manager.register_operation_handler("quick", quick, concurrency=1)
+        node.manager.register_operation_handler("also", quick, concurrency=2)
+
+        async def one_after_the_other(n: int) -> None:
+            for k in range(20):
+                handle = await node.manager.start_saga(
+                    tenant_id="t",
+                    workflow_type="w",
+                    steps=[{"name": f"{i}", "operation": ("quick", "also")[(n + i) % 2]} for i in range(1 + k % 3)],
+                )
+                assert (await handle.result()).completed
+
+        nursery.cancel_scope.deadline = trio.current_time() + 600
+        for n in range(6):
+            nursery.start_soon(one_after_the_other, n)
+    assert not nursery.cancel_scope.cancelled_caught
+
+
+async def test_handlers_that_give_up_waiting_leave_nothing_in_the_queue(
+    autojump_clock: MockClock, shared: MemoryStorage, meter: Meter
+) -> None:
+    async with Node(shared, with_work(meter, concurrency=1)) as node:
+        first, second = await start(node, work()), await start(node, work())
+        for _ in range(200):
+            await (await start(node, work(), timeout_seconds=0.1)).result()
+        (queue,) = node.manager._environment.permits.queues.values()
+        assert len(queue._heap) < 70
+        meter.leave.set()
+        for handle in (first, second):
+            assert (await handle.result()).completed

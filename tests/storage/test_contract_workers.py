@@ -46,6 +46,18 @@ async def test_renewal_keeps_a_worker_alive(storage: StorageProtocol, tick: floa
         assert worker.lease_until == pytest.approx(at + 2 * tick)
 
 
+async def test_a_renewal_can_replace_what_a_worker_registered_with(storage: StorageProtocol) -> None:
+    at = await storage.register_worker("w1", LONG, {"host": "a"})
+    for info, expected in (
+        (None, {"host": "a"}),
+        ({"host": "ключ", "b": "2 3"}, {"host": "ключ", "b": "2 3"}),
+        ({}, {}),
+    ):
+        await storage.renew_worker("w1", LONG, info)
+        (worker,) = await storage.list_workers()
+        assert (worker.info, worker.started_at) == (expected, at)
+
+
 async def test_a_lease_that_is_over_never_comes_back(storage: StorageProtocol, tick: float) -> None:
     await storage.register_worker("w1", tick, {})
     await put_saga(storage, owner="w1")

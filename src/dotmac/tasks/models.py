@@ -244,6 +244,8 @@ class WorkerInfo:
         started_at: Storage's time (UTC).
         lease_until: When others may take its sagas over, unless it renews the lease.
         alive: Whether the lease holds.
+        troubles: What delays its handlers, in words: full limits, threads that outlived their attempts. As old as the
+            last renewal of its lease.
     """
 
     worker_id: str
@@ -252,6 +254,7 @@ class WorkerInfo:
     started_at: datetime
     lease_until: datetime
     alive: bool
+    troubles: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,9 @@ def workers(redis: Redis = None, prefix: Prefix = None, as_json: Json = False) -
         return
     rows = [_worker_row(worker) for worker in found]
     print_table(["worker", "host", "pid", "state", "for", "lease ends in"], rows, "no worker")
+    for worker in found:
+        for trouble in worker.troubles:
+            console().print(Text(f"{worker.worker_id}: {trouble}", "yellow"))
 
 
 def keys(  # noqa: PLR0913, PLR0917 - options of a command line

@@ -6,12 +6,15 @@ the whole namespace, the same from every process that is asked: take the maximum
 
 from __future__ import annotations
 
+import math
+from collections import Counter as Counted
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInput
 from ..extras import needs
 from ..metrics import register_attempt_hook, register_metrics_hooks
+from ..models import HandlerLoad
 from .labels import BoundedLabel
 
 with needs("Prometheus", "service"):
@@ -76,6 +79,18 @@ class PrometheusMetrics:
         )  # fmt: skip
         self._retried = Counter("retries", "Attempts that will be followed by another.", attempt, of, registry=registry)
         self._running = Gauge("attempts_running", "Handlers running now.", ("operation",), of, registry=registry)
+        self._capacity = Gauge(
+            "limit_capacity", "Handlers that a limit of this process admits.", ("limit",), of, registry=registry
+        )
+        self._held = Gauge(
+            "limit_running", "Handlers that run under a limit of this process.", ("limit",), of, registry=registry
+        )
+        self._waiting = Gauge(
+            "limit_waiting", "Handlers that wait while a limit is full.", ("limit",), of, registry=registry
+        )
+        self._left_threads = Gauge(
+            "left_threads", "Threads that outlived their attempts.", ("operation",), of, registry=registry
+        )
         self._sagas = Gauge("sagas", "Sagas stored, by status; failed ones are parked.", ("status",), of,
                             registry=registry)  # fmt: skip
         self._workers = Gauge("workers", "Workers of the namespace.", ("state",), of, registry=registry)
@@ -144,18 +159,29 @@ class PrometheusMetrics:
         return uninstall
 
     async def look(self, manager: BackgroundOperationsManager) -> None:
-        """Set the gauges of sagas and workers to what the manager's storage holds now.
+        """Set the gauges of limits to what runs in this process, those of sagas and workers to what is stored.
 
         Raises:
             NotStarted: The manager is not running.
             EnvironmentFault: The storage does not answer; the gauges keep what they showed.
         """
+        self._set_load(await manager.handler_load())
         counts, workers = await manager.count_sagas(), await manager.list_workers()
         for status, count in counts.items():
             self._sagas.labels(str(status)).set(count)
         alive = sum(worker.alive for worker in workers)
         self._workers.labels("alive").set(alive)
         self._workers.labels("lost").set(len(workers) - alive)
+
+    def _set_load(self, load: HandlerLoad) -> None:
+        for limit in load.limits:
+            name = self._operation(limit.name)
+            self._capacity.labels(name).set(math.inf if limit.capacity is None else limit.capacity)
+            self._held.labels(name).set(limit.running)
+            self._waiting.labels(name).set(limit.waiting)
+        self._left_threads.clear()
+        for operation, count in Counted(self._operation(thread.operation) for thread in load.left_threads).items():
+            self._left_threads.labels(operation).set(count)
 
     def text(self) -> bytes:
         """Everything in the text format of `CONTENT_TYPE`."""

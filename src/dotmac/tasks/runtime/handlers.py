@@ -17,7 +17,7 @@ from ..idempotency import check_name
 from ..saga.validation import KnownHandlers
 from .containment import contained, contained_in_thread
 from .context import HandlerContext
-from .permits import Demand, Limit
+from .handler_limits import Demand, Limit
 from .unknown_errors import leaves_unknown
 
 HandlerFunction = Callable[..., Any]

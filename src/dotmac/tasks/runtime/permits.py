@@ -17,7 +17,6 @@ permits until one of these threads has ended.
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import logging
 import math
@@ -25,66 +24,18 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import trio
 
 from ..errors import NotStarted
 from ..models import HandlerLoad, LeftThread, LimitInfo
+from .handler_limits import Demand, HandlerQueue, Limit, Waiter
 
 MAX_RUNNING, SYNC_HANDLER_THREADS = "max_running", "sync_handler_threads"
 MOST_LEFT_THREADS = 256
 _QUIET = 10.0  # seconds between two messages that one limit is full: a limit under load is full again and again
 _NAMED = 5  # operations that one message names
 _log = logging.getLogger(__name__)
-
-
-class Limit:
-    """A number of handlers that may run at once.
-
-    Args:
-        name: The setting or the operation.
-        capacity: The number; infinite: no bound.
-
-    Attributes:
-        running: Handlers that hold it.
-        reported: Whether the log says that it is full; False again when it has room.
-        quiet_until: No message before this time (trio's clock).
-    """
-
-    __slots__ = ("capacity", "name", "quiet_until", "reported", "running")
-
-    def __init__(self, name: str, capacity: float) -> None:
-        self.name = name
-        self.capacity = capacity
-        self.running = 0
-        self.reported = False
-        self.quiet_until = -math.inf
-
-
-@dataclass(slots=True, eq=False)
-class Demand:
-    """What the handler of one operation needs.
-
-    Attributes:
-        operation: The operation.
-        thread: Whether the handler is a plain function.
-        limit: Of the operation; None: it has none.
-        limits: All limits that apply; None before its first permit.
-        running: Permits that count at the moment.
-    """
-
-    operation: str
-    thread: bool
-    limit: Limit | None = None
-    limits: tuple[Limit, ...] | None = None
-    running: int = 0
-
-    def succeed(self, former: Demand) -> None:
-        """The operation's handler was registered again: calls of the former one count on."""
-        if self.limit is not None and former.limit is not None:
-            former.limit.capacity = self.limit.capacity
-            self.limit = former.limit
 
 
 class Permit:
@@ -159,55 +110,6 @@ class Permit:
                 limit.reported = False
 
 
-class _Waiter:
-    """A handler that waits for its permit; gone: it waits no more."""
-
-    __slots__ = ("event", "gone", "permit", "subject")
-
-    def __init__(self, subject: str) -> None:
-        self.subject = subject
-        self.event = trio.Event()
-        self.permit: Permit | None = None
-        self.gone = False
-
-
-class _Queue:
-    """Handlers with one demand that wait, in their order."""
-
-    __slots__ = ("_heap", "demand", "limits", "waiting")
-
-    def __init__(self, demand: Demand, limits: tuple[Limit, ...]) -> None:
-        self._heap: list[tuple[int, int, _Waiter]] = []
-        self.demand = demand
-        self.limits = limits
-        self.waiting = 0
-
-    def add(self, priority: int, number: int, waiter: _Waiter) -> None:
-        heapq.heappush(self._heap, (-priority, number, waiter))
-        self.waiting += 1
-
-    def leave(self, waiter: _Waiter) -> None:
-        if not waiter.gone:
-            waiter.gone = True
-            self.waiting -= 1
-
-    def place_of_first(self) -> tuple[int, int]:
-        """Where its first waiter stands among all; there must be one."""
-        while self._heap[0][2].gone:
-            heapq.heappop(self._heap)
-        return self._heap[0][:2]
-
-    def first(self) -> _Waiter:
-        return self._heap[0][2]
-
-    def all(self) -> list[_Waiter]:
-        return [waiter for _, _, waiter in self._heap if not waiter.gone]
-
-    @property
-    def has_room(self) -> bool:
-        return all(limit.running < limit.capacity for limit in self.limits)
-
-
 class Permits:
     """The limits of one process.
 
@@ -224,7 +126,7 @@ class Permits:
         threaded = Limit(SYNC_HANDLER_THREADS, threads)
         self._async, self._sync = (running,), (running, threaded)
         self._demands: list[Demand] = []
-        self.queues: dict[Demand, _Queue] = {}
+        self.queues: dict[Demand, HandlerQueue[Permit]] = {}
         self._numbers = itertools.count()
         self._left: dict[Permit, float] = {}
         self._held_back: set[str] = set()
@@ -283,8 +185,8 @@ class Permits:
         permit = None if self._closed else self.take(demand, subject)
         if permit is not None:
             return permit
-        queue = self.queues.setdefault(demand, _Queue(demand, demand.limits or self._applied(demand)))
-        waiter = _Waiter(subject)
+        queue = self.queues.setdefault(demand, HandlerQueue(demand, demand.limits or self._applied(demand)))
+        waiter: Waiter[Permit] = Waiter(subject)
         queue.add(priority, next(self._numbers), waiter)
         self._report_full(queue)
         try:
@@ -296,8 +198,8 @@ class Permits:
             raise
         finally:
             queue.leave(waiter)
-            if not queue.waiting:
-                self.queues.pop(demand, None)
+            if not queue.waiting and self.queues.get(demand) is queue:
+                del self.queues[demand]
         if waiter.permit is None:
             raise NotStarted("the runtime is stopping, and the handler was not called")
         return waiter.permit
@@ -309,7 +211,7 @@ class Permits:
             ready = [queue for queue in ready if not self._holds_back(queue.demand)]
             if not ready:
                 break
-            queue = min(ready, key=_Queue.place_of_first)
+            queue = min(ready, key=HandlerQueue.place_of_first)
             waiter = queue.first()
             waiter.permit = Permit(self, queue.limits, queue.demand, waiter.subject)
             queue.leave(waiter)
@@ -370,6 +272,21 @@ class Permits:
         left = [LeftThread(p.demand.operation, p.subject, now - since) for p, since in self._left.items()]
         return HandlerLoad([self._view(limit) for limit in limits], left)
 
+    def troubles(self) -> list[str]:
+        """What delays handlers, a line each; empty where nothing does."""
+        load = self.load() if self.queues or self._left else HandlerLoad([], [])
+        lines = [
+            f"{limit.name} is full: {limit.running} handlers run, {limit.waiting} wait. "
+            f"It is held by {_counted(limit.operations)}"
+            for limit in load.limits
+            if limit.waiting
+        ]
+        if load.left_threads:
+            longest = sorted(load.left_threads, key=lambda thread: -thread.seconds)[:_NAMED]
+            named = ", ".join(f"{thread.operation} ({thread.subject}, {thread.seconds:.0f} s)" for thread in longest)
+            lines.append(f"{len(load.left_threads)} threads outlived their attempts, the longest of {named}")
+        return lines
+
     def _view(self, limit: Limit) -> LimitInfo:
         held: Counter[str] = Counter()
         for demand in self._demands:
@@ -380,14 +297,13 @@ class Permits:
         capacity = None if limit.capacity == math.inf else int(limit.capacity)
         return LimitInfo(limit.name, capacity, limit.running, waiting, dict(held.most_common()))
 
-    def _report_full(self, queue: _Queue) -> None:
+    def _report_full(self, queue: HandlerQueue[Permit]) -> None:
         """Log once that a limit is full, until it has room and nothing waits for it."""
         now = trio.current_time()
         for limit in queue.limits:
             if limit.running >= limit.capacity and not limit.reported and now >= limit.quiet_until:
                 limit.reported, limit.quiet_until = True, now + _QUIET
-                held = self._view(limit).operations
-                names = ", ".join(f"{name} ({count})" for name, count in list(held.items())[:_NAMED])
+                names = _counted(self._view(limit).operations)
                 level = logging.INFO if limit is queue.demand.limit else logging.WARNING
                 _log.log(
                     level,
@@ -396,3 +312,8 @@ class Permits:
                     limit.running,
                     names,
                 )
+
+
+def _counted(operations: dict[str, int]) -> str:
+    """The operations that hold most, for a message."""
+    return ", ".join(f"{name} ({count})" for name, count in list(operations.items())[:_NAMED])

@@ -17,6 +17,7 @@ import trio
 
 from ..actors import ChildSpec, Supervisor
 from ..errors import EnvironmentFault, OwnershipLost
+from ..storage.folding import TROUBLES
 from ..storage.protocol import worker_topic
 from .audit import OwnershipAudit
 from .environment import SagaEnvironment
@@ -45,6 +46,8 @@ class Worker:
         self._settings = environment.settings
         self._scope = trio.CancelScope()
         self._drain = trio.CancelScope()
+        self._permits = environment.permits
+        self._troubles: list[str] = []
         self._cancels: set[str] = set()
         self._cancels_came = trio.Event()
         self._supervisor = Supervisor(f"worker {self.worker_id}")
@@ -64,8 +67,7 @@ class Worker:
             StorageRefused: The same.
         """
         before = trio.current_time()
-        info = {**whereabouts(), **self._recovery.liveness.info()}
-        await self._storage.register_worker(self.worker_id, self._settings.worker_lease, info)
+        await self._storage.register_worker(self.worker_id, self._settings.worker_lease, self._info([]))
         self._lease_granted(before)
         with self._scope:
             async with trio.open_nursery() as nursery:
@@ -100,6 +102,10 @@ class Worker:
     def hasten(self) -> None:
         """End the drain, whether it has begun or not."""
         self._drain.cancel()
+
+    def _info(self, troubles: list[str]) -> dict[str, str]:
+        told = {TROUBLES: "\n".join(troubles)} if troubles else {}
+        return {**whereabouts(), **self._recovery.liveness.info(), **told}
 
     # --- the lease ------------------------------------------------------------------------------------------
 
@@ -142,7 +148,10 @@ class Worker:
         """Prolong the lease, and note the cancel requests that come with the answer; whether there was one."""
         asked_at = trio.current_time()
         try:
-            renewal = await self._storage.renew_worker(self.worker_id, self._settings.worker_lease)
+            troubles = self._permits.troubles()
+            news = None if troubles == self._troubles else self._info(troubles)
+            renewal = await self._storage.renew_worker(self.worker_id, self._settings.worker_lease, news)
+            self._troubles = troubles
             self._lease_granted(asked_at)
             if renewal.cancels:
                 self._cancels.update(renewal.cancels)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..jsonvalue import decode
-from ..models import SagaHistoryEntry, SagaSummary, SagaWorkflow, WorkerInfo
+from ..models import Finding, SagaHistoryEntry, SagaSummary, SagaWorkflow, Verdict, WorkerInfo
 from ..saga.events import decode_events
 from ..saga.fold import fold
 from ..saga.state import SagaState
 from ..saga.views import history_entries, utc, workflow_view
 from .records import SagaMeta, SagaRecord, WorkerRecord
+
+TROUBLES = "troubles"
+"""In what a worker registers with: what delays its handlers, one line each."""
+
+_REMEDY = "give these handlers time limits of their own, or raise the limit (DOTMAC_TASKS_SYNC_HANDLER_THREADS, say)"
 
 
 def state_of(record: SagaRecord) -> SagaState:
@@ -38,7 +45,19 @@ def worker_view(worker: WorkerRecord, now: float) -> WorkerInfo:
         started_at=utc(worker.started_at),
         lease_until=utc(worker.lease_until),
         alive=worker.lease_until > now,
+        troubles=tuple(worker.info.get(TROUBLES, "").splitlines()),
     )
+
+
+def findings_of_workers(workers: Iterable[WorkerRecord], now: float) -> list[Finding]:
+    """What delays the handlers of workers that are alive."""
+    alive = [view for view in (worker_view(worker, now) for worker in workers) if view.alive]
+    findings = [
+        Finding("handlers", Verdict.ADVICE, trouble, worker.worker_id, _REMEDY)
+        for worker in alive
+        for trouble in worker.troubles
+    ]
+    return findings or [Finding("handlers", Verdict.OK, f"{len(alive)} workers, none with full limits or left threads")]
 
 
 def history_of(record: SagaRecord) -> list[SagaHistoryEntry]:

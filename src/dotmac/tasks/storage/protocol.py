@@ -187,8 +187,14 @@ class WorkerStore(Protocol):
         """Begin a lease of `lease` seconds; gives the storage's time."""
         ...
 
-    async def renew_worker(self, worker_id: str, lease: float) -> Renewal:
-        """Prolong the lease to `lease` seconds from now. Raises OwnershipLost once it is over: register anew."""
+    async def renew_worker(self, worker_id: str, lease: float, info: dict[str, str] | None = None) -> Renewal:
+        """Prolong the lease to `lease` seconds from now. Raises OwnershipLost once it is over: register anew.
+
+        Args:
+            worker_id: The worker.
+            lease: Seconds.
+            info: Replaces what the worker was registered with; None: that stays.
+        """
         ...
 
     async def retire_worker(self, worker_id: str) -> bool:

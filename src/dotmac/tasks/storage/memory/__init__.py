@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ...models import Finding, Verdict
+from ..folding import findings_of_workers
 from ..records import Purged
 from ..seed import SeedMethods
 from .locks import MemoryLocks
@@ -41,7 +42,8 @@ class MemoryStorage(MemorySagas, MemoryRecords, MemoryWorkers, MemoryLocks, Seed
                 Verdict.ADVICE,
                 "memory storage: everything in it ends with this process, and no other process sees it",
                 remedy="RedisStorage(redis_url='redis://HOST:6379/0'), or --redis redis://HOST:6379/0",
-            )
+            ),
+            *findings_of_workers(self._workers.values(), self.now()),
         ]
 
     async def causes_of_loss(self) -> list[str]:

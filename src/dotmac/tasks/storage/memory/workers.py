@@ -26,13 +26,13 @@ class MemoryWorkers(MemoryCore):
         return now
 
     @verb
-    def renew_worker(self, worker_id: str, lease: float) -> Renewal:
+    def renew_worker(self, worker_id: str, lease: float, info: dict[str, str] | None = None) -> Renewal:
         """See `WorkerStore`."""
         now = self.now()
         worker = self._workers.get(worker_id)
         if worker is None or worker.lease_until <= now:
             raise OwnershipLost(f"the lease of worker {worker_id} is over")
-        self._workers[worker_id] = replace(worker, lease_until=now + lease)
+        self._workers[worker_id] = replace(worker, lease_until=now + lease, info=worker.info if info is None else info)
         return Renewal(now, sorted(self._cancels.get(worker_id, ())))
 
     @verb

@@ -19,6 +19,7 @@ from dotmac.tasks.errors import EnvironmentFault, StorageMisconfigured, StorageR
 from dotmac.tasks.models import Finding, Verdict
 
 from ..embedded import EmbeddedServer
+from ..folding import findings_of_workers
 from .checks import DEFAULT_PARTITIONS, FORMAT, check_messages, parse_report, read_setting
 from .connecting import Target
 from .gateway import RedisClient, open_client
@@ -26,6 +27,7 @@ from .judging import judge, on_node
 from .layout import Layout
 from .options import RedisOptions
 from .scripts import load
+from .workers import worker_record
 
 _PINGS = 20
 _SLOW, _LARGEST_OFFSET = 0.005, 1.0
@@ -54,6 +56,7 @@ async def _examine(client: RedisClient, target: Target) -> list[Finding]:
         lambda: _namespace(client, target, len(replies)),
         lambda: _scripts(client),
         lambda: _messages(client, target),
+        lambda: _workers(client, target),
     ]
     for check in checks:
         findings += await check()
@@ -179,3 +182,12 @@ async def _messages(client: RedisClient, target: Target) -> list[Finding]:
         told = f"nobody hears them, so work waits until somebody looks for it: {error}"
         return [Finding("messages", Verdict.ADVICE, told, remedy=grant)]
     return [Finding("messages", Verdict.OK, "processes wake each other")]
+
+
+async def _workers(client: RedisClient, target: Target) -> list[Finding]:
+    layout = Layout(target.prefix, 1)
+    leases = await client.execute("ZRANGE", layout.leases, 0, -1, "WITHSCORES", key=layout.leases, repeatable=True)
+    infos = await client.execute("HGETALL", layout.infos, key=layout.infos, repeatable=True) if leases else {}
+    seconds, micro = await client.execute("TIME", key=layout.leases, repeatable=True)
+    workers = [worker_record(name, float(score), infos.get(name)) for name, score in leases]
+    return findings_of_workers(workers, int(seconds) + int(micro) / 1e6)

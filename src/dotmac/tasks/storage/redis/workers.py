@@ -24,10 +24,10 @@ class RedisWorkers(RedisCore):
         return self.tell_time(at)
 
     @verb
-    async def renew_worker(self, worker_id: str, lease: float) -> Renewal:
+    async def renew_worker(self, worker_id: str, lease: float, info: dict[str, str] | None = None) -> Renewal:
         """See `WorkerStore`."""
-        keys = [self.layout.leases, self.layout.cancels(worker_id)]
-        reply = await self.client.run(_RENEW, keys, [worker_id, micros(lease)])
+        keys = [self.layout.leases, self.layout.cancels(worker_id), self.layout.infos]
+        reply = await self.client.run(_RENEW, keys, [worker_id, micros(lease), b"" if info is None else encode(info)])
         if not reply:
             raise OwnershipLost(f"the lease of worker {worker_id} is over")
         return Renewal(self.tell_time(reply[0]), sorted(saga_id.decode() for saga_id in reply[1]))
@@ -45,7 +45,7 @@ class RedisWorkers(RedisCore):
         if not leases:
             return []
         infos = await self.client.execute("HGETALL", self.layout.infos, key=self.layout.infos, repeatable=True)
-        return [_worker(name, float(score), infos.get(name)) for name, score in leases]
+        return [worker_record(name, float(score), infos.get(name)) for name, score in leases]
 
     async def forget_worker(self, worker_id: str) -> None:
         """Forget a lost worker that owns nothing any more."""
@@ -53,6 +53,7 @@ class RedisWorkers(RedisCore):
         await self.client.run(_FORGET, keys, [worker_id])
 
 
-def _worker(name: bytes, until: float, info: bytes | None) -> WorkerRecord:
+def worker_record(name: bytes, until: float, info: bytes | None) -> WorkerRecord:
+    """A worker as it is stored: its lease in microseconds, its start and what it registered with."""
     started, _, details = (info or b"0 {}").partition(b" ")
     return WorkerRecord(name.decode(), float(started) / MICROSECONDS, until / MICROSECONDS, decode(details))
