@@ -26,6 +26,7 @@ class SettingOptions(TypedDict, total=False):
     poll_interval: float | None
     passivate_after: float | None
     drain_timeout: float | None
+    cancel_grace: float | None
     max_payload: int | None
     max_running: int | None
     sync_handler_threads: int | None
@@ -47,6 +48,8 @@ class Settings:
         poll_interval: Pause between two looks for work that nobody announced.
         passivate_after: A saga that waits longer than this for its next attempt gives up its place in memory.
         drain_timeout: How long running steps and idempotent operations may take to finish when the manager stops.
+        cancel_grace: How long a handler may take to end after its cancellation. Then its task in an event loop of
+            asyncio is left behind, with an unknown outcome; under trio, which has to wait, the log names the handler.
         max_payload: Bytes of JSON that one saga definition, one result or one stored parameter set may have.
         max_running: Handlers of saga steps and idempotent operations that run at once in this process; None: no bound.
         sync_handler_threads: Threads for plain handlers, of which each takes one while it runs.
@@ -61,6 +64,7 @@ class Settings:
     poll_interval: float = 1.0
     passivate_after: float = 60.0
     drain_timeout: float = 30.0
+    cancel_grace: float = 5.0
     max_payload: int = 1_048_576
     max_running: int | None = None
     sync_handler_threads: int = 40

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import Context
@@ -34,6 +35,10 @@ class LoopCall(Generic[T]):
         to_trio: Brings calls to the trio run.
         function: What to run.
         context: Of the task; None: a copy of whatever the loop has at hand.
+        grace: Seconds that the task may take to end after it was cancelled; then it is left behind.
+
+    Attributes:
+        left: Whether the task was left behind. Its late result is dropped.
     """
 
     def __init__(
@@ -43,12 +48,16 @@ class LoopCall(Generic[T]):
         to_trio: Post,
         function: Callable[[], Awaitable[T]],
         context: Context | None = None,
+        *,
+        grace: float = math.inf,
     ) -> None:
         self._loop = loop
         self._to_loop = to_loop
         self._to_trio = to_trio
         self._function = function
         self._context = context
+        self._grace = grace
+        self.left = False
         self._caller = current_caller()
         self._task: asyncio.Task[T] | None = None
         self._failure: Exception | None = None
@@ -58,7 +67,7 @@ class LoopCall(Generic[T]):
     # --- in the trio run ------------------------------------------------------------------------------------
 
     async def run(self) -> T:
-        """Run it, and wait for its end. Cancelling this cancels the task, and still waits.
+        """Run it, and wait for its end. Cancelling this cancels the task, and still waits for the time of grace.
 
         A result or an error that comes in spite of that counts.
 
@@ -76,8 +85,9 @@ class LoopCall(Generic[T]):
         except BaseException as error:
             with suppress(RuntimeError):  # the loop is closed, so there is nothing to wait for
                 self._to_loop(self._cancel)
-                with trio.CancelScope(shield=True):
+                with trio.move_on_after(self._grace, shield=True):
                     await told_or_gone(self._waited_for, self._loop.is_closed)
+                self.left = not self._waited_for.is_set() and not self._loop.is_closed()
             if not self._has_ended_by_itself or not isinstance(error, trio.Cancelled):
                 raise
         return self._result()
@@ -131,7 +141,8 @@ class LoopCall(Generic[T]):
     def _done(self, task: asyncio.Task[T]) -> None:
         if not task.cancelled():
             task.exception()  # it is looked at, if only by the trio side
-        self._wake()
+        if not self.left:
+            self._wake()
 
     def _wake(self) -> None:
         try:

@@ -197,7 +197,8 @@ class Hosted:
                 raise AlreadyStarted("the manager is still being stopped: wait for that before it is started again")
             self._environment.handlers.host = None  # of a runtime that ended by itself, and whose thread may still end
             self._hosting = hosting = Hosting(self._environment)
-            self._thread = RuntimeThread(hosting, self._environment.handlers) if threaded else None
+            grace = self._environment.settings.cancel_grace
+            self._thread = RuntimeThread(hosting, self._environment.handlers, grace) if threaded else None
             return hosting, self._thread
 
     def _forget(self, forgotten: Hosting | None) -> tuple[Hosting | None, RuntimeThread | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from dataclasses import replace
@@ -17,7 +18,9 @@ from ..errors import OutcomeUnknown
 from ..runtime.containment import contained
 from ..runtime.context import HandlerContext
 from ..runtime.handlers import Handler
+from ..runtime.log_fields import attempt_fields
 
+_log = logging.getLogger(__name__)
 _LAST_MOMENT = 1.0  # seconds after which a task that was cancelled was not cancelled because its loop ends
 
 
@@ -28,12 +31,14 @@ class LoopHandlers:
         loop: Of the host.
         home: The runtime's trio run.
         hurry: Stops the runtime in a hurry; called there.
+        grace: Seconds that a cancelled handler may take to end; then its task is left behind.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, home: Home, hurry: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, home: Home, hurry: Callable[[], None], grace: float) -> None:
         self._loop = loop
         self._home = home
         self._hurry = hurry
+        self._grace = grace
         self._loop_ends = trio.Event()
         self._calls: set[LoopCall[Any]] = set()
         self._given_up = False
@@ -52,11 +57,11 @@ class LoopHandlers:
         """The handler, as the runtime is to call it."""
 
         async def call(parameters: dict[str, Any], context: HandlerContext) -> Any:
-            return await self._call(lambda: handler.call(parameters, context))
+            return await self._call(lambda: handler.call(parameters, context), context)
 
         return replace(handler, call=call)
 
-    async def wait_for(self, awaitable: Awaitable[Any]) -> Any:
+    async def wait_for(self, awaitable: Awaitable[Any], context: HandlerContext) -> Any:
         """See `HandlerHost`."""
         begun = False
 
@@ -66,14 +71,15 @@ class LoopHandlers:
             return await contained(lambda: awaitable)
 
         try:
-            return await self._call(wait)
+            return await self._call(wait, context)
         finally:
             if not begun:
                 close_unawaited(awaitable)
 
-    async def _call(self, function: Callable[[], Awaitable[Any]]) -> Any:
+    async def _call(self, function: Callable[[], Awaitable[Any]], context: HandlerContext) -> Any:
         to_loop = self._home.bag_of(self._loop).put
-        call = LoopCall(self._loop, to_loop, self._home.post, function, copy_context())
+        call = LoopCall(self._loop, to_loop, self._home.post, function, copy_context(), grace=self._grace)
+        began_at = trio.current_time()
         self._calls.add(call)
         try:
             if not self._given_up:
@@ -87,6 +93,14 @@ class LoopHandlers:
             self._hurry()
         finally:
             self._calls.discard(call)
+            if call.left:
+                _log.warning(
+                    "the task of %r (%s) ignores its cancellation and is left behind, %.1f s after its start",
+                    context.operation_type,
+                    context.saga_id or context.token,
+                    trio.current_time() - began_at,
+                    extra=attempt_fields(context),
+                )
         # A handler that cannot run has not failed: its attempt is cut off when the runtime stops, as it is about to.
         await trio.sleep_forever()
         raise AssertionError  # pragma: no cover - it never gets here

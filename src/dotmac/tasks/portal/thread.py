@@ -39,12 +39,14 @@ class RuntimeThread:
     Args:
         hosting: The runtime.
         handlers: Its handlers.
+        grace: Seconds that a cancelled handler may take to end in the host's event loop.
     """
 
-    def __init__(self, hosting: Hosting, handlers: Handlers) -> None:
+    def __init__(self, hosting: Hosting, handlers: Handlers, grace: float) -> None:
         self._hosting = hosting
         self._home = hosting.home
         self._handlers = handlers
+        self._grace = grace
         self._thread = threading.Thread(target=self._run, name="dotmac.tasks runtime", daemon=True)
         self._watch: AsyncGenerator[None, None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -63,7 +65,7 @@ class RuntimeThread:
         Raises what `Hosting.start` raises; no thread is left then.
         """
         self._loop = asyncio.get_running_loop()
-        self._in_loop = LoopHandlers(self._loop, self._home, self._hurry)
+        self._in_loop = LoopHandlers(self._loop, self._home, self._hurry, self._grace)
         with _hosts:
             self._handlers.host = self._in_loop
         self._begin()

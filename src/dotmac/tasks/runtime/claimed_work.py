@@ -25,6 +25,7 @@ from .context import HandlerContext
 from .error_texts import class_of, repr_of, storable, text_of
 from .log_fields import attempt_fields
 from .permits import Permit
+from .unresponsive import RunningHandlers
 from .wait_graph import enter_scope, leave_scope
 
 _SIGN_OFF = 1.0  # seconds that one word to the storage may take although its caller was cancelled
@@ -80,7 +81,7 @@ class ClaimedWork:
                 with keeper.holding(self._claim, self._scope):
                     outer = enter_scope(self._scope)
                     try:
-                        return await self._do(work, context, store_errors=store_errors)
+                        return await self._do(work, context, keeper.running, store_errors=store_errors)
                     finally:
                         leave_scope(outer)
             finally:
@@ -89,8 +90,11 @@ class ClaimedWork:
                 if not (self._over or self._scope.cancel_called):
                     await give_back(self._storage, self._claim.key, self._claim.token)
 
-    async def _do(self, work: Work, context: HandlerContext, *, store_errors: bool) -> IdempotencyRecord:
+    async def _do(
+        self, work: Work, context: HandlerContext, handlers: RunningHandlers, *, store_errors: bool
+    ) -> IdempotencyRecord:
         permit = context._permit = await self._admit()  # noqa: SLF001 - of the runtime
+        running = handlers.begin(context, self._scope)
         try:
             with around_attempt(context):
                 result = await work(context)
@@ -98,6 +102,7 @@ class ClaimedWork:
             await self._failed(error, context, store_errors=store_errors)
             raise
         finally:
+            handlers.end(running)
             permit.release()
         return await self._store_result(result, context)
 

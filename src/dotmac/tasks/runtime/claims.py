@@ -18,8 +18,9 @@ from ..errors import ClaimLost, EnvironmentFault, NotStarted
 from ..storage.protocol import StorageProtocol
 from .losses import Losses
 from .renewals import Renewals, certain_until, due_at, is_due_again
+from .unresponsive import RunningHandlers
 
-_GRACE = 2.0  # seconds that cut-off work gets to come to its end
+_GRACE = 2.0  # seconds beyond `cancel_grace` that cut-off work gets to come to its end
 _log = logging.getLogger(__name__)
 
 
@@ -70,11 +71,21 @@ class ScopeHolder:
 
 
 class ClaimKeeper:
-    """Renews the claims that are held."""
+    """Renews the claims that are held.
 
-    def __init__(self, storage: StorageProtocol, losses: Losses) -> None:
+    Args:
+        storage: Where they are.
+        losses: Told of keys that vanished.
+        running: The handlers that run.
+
+    Attributes:
+        running: The same.
+    """
+
+    def __init__(self, storage: StorageProtocol, losses: Losses, running: RunningHandlers) -> None:
         self._storage = storage
         self._losses = losses
+        self.running = running
         self._held = Renewals(self._renew)
         self._works: set[HeldClaim] = set()
         self._closed = False
@@ -134,7 +145,7 @@ class ClaimKeeper:
             await self._idle.wait()
         for claim in tuple(self._works):
             claim.holder.lose()
-        with trio.move_on_after(_GRACE):
+        with trio.move_on_after(self.running.grace + _GRACE):
             await self._idle.wait()
 
     def hasten(self) -> None:

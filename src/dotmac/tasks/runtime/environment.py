@@ -15,6 +15,7 @@ from .lock_service import LockService
 from .losses import Losses
 from .permits import Permits
 from .standing_back import StandingBack
+from .unresponsive import RunningHandlers
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,14 @@ class SagaEnvironment:
     losses: Losses = field(init=False)
     locks: LockService = field(init=False)
     permits: Permits = field(init=False)
+    running: RunningHandlers = field(init=False)
     standing_back: StandingBack = field(init=False, default_factory=StandingBack)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "losses", Losses(self.storage))
         object.__setattr__(self, "locks", LockService(self.storage, self.losses))
         object.__setattr__(self, "permits", Permits(self.settings.max_running, self.settings.sync_handler_threads))
+        object.__setattr__(self, "running", RunningHandlers(self.settings.cancel_grace))
 
     def completion(self, state: SagaState) -> Completion | None:
         """How the saga's idempotency key ends when the saga does; None if it has no key or is not at its end.

@@ -46,7 +46,7 @@ class HandlerHost(Protocol):
     def hosted(self, handler: Handler) -> Handler:
         """The async handler, called in the event loop."""
 
-    async def wait_for(self, awaitable: Awaitable[Any]) -> Any:
+    async def wait_for(self, awaitable: Awaitable[Any], context: HandlerContext) -> Any:
         """Await, in the event loop, what a plain handler returned; gives the result."""
 
 
@@ -91,9 +91,9 @@ class Handlers:
         handler = (self.compensations if undo else self.operations).get(name)
         return handler if self.host is None or handler is None or not handler.is_async else self.host.hosted(handler)
 
-    async def wait_for(self, awaitable: Awaitable[Any]) -> Any:
+    async def wait_for(self, awaitable: Awaitable[Any], context: HandlerContext) -> Any:
         """Await what a plain handler returned, in the event loop that async handlers run in."""
-        return await (contained(lambda: awaitable) if self.host is None else self.host.wait_for(awaitable))
+        return await (contained(lambda: awaitable) if self.host is None else self.host.wait_for(awaitable, context))
 
 
 def make_handler(
@@ -193,7 +193,7 @@ def _thread_call(invoke: Callable[[Any, HandlerContext], Any], handlers: Handler
         finally:
             context._queued = first.setdefault("first", "caller") != "thread"  # noqa: SLF001 - as above
         (result,) = results
-        return await handlers.wait_for(result) if is_awaitable(result) else result
+        return await handlers.wait_for(result, context) if is_awaitable(result) else result
 
     return call
 

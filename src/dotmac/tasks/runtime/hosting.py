@@ -122,9 +122,12 @@ class Hosting:
 
     async def _host(self) -> None:
         try:
-            with self._scope:
-                async with self._environment.storage.opened():
-                    await self._runtime.run(task_status=self)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._environment.running.watch)  # outside of the scope: for as long as that takes
+                with self._scope:
+                    async with self._environment.storage.opened():
+                        await self._runtime.run(task_status=self)
+                nursery.cancel_scope.cancel()
         except BaseException as error:
             cancelled, failure = _split(error)
             if failure is not None:

@@ -39,14 +39,15 @@ class Runtime:
 
     def __init__(self, environment: SagaEnvironment) -> None:
         self.environment = environment
-        self.claims = ClaimKeeper(environment.storage, environment.losses)
+        self.claims = ClaimKeeper(environment.storage, environment.losses, environment.running)
         self.background = BackgroundTasks()
         self.over = False
         self._worker: Worker | None = None
         self._ready = trio.Event()
         self._trouble: Exception | None = None
         self._gap_began = math.inf  # on trio's clock, which is not there yet
-        self._drain_seconds = drain = environment.settings.drain_timeout
+        self._drain_seconds = environment.settings.drain_timeout
+        longest = self._drain_seconds + environment.settings.cancel_grace + _SPARE
         self._drained_at = math.inf
         children = [
             ChildSpec("losses", environment.losses.run, shutdown_seconds=0),
@@ -55,12 +56,12 @@ class Runtime:
             ChildSpec("stall watch", StallWatch(environment.settings.worker_lease / 3).run, shutdown_seconds=0),
             environment.locks.supervisor.child_spec(),
             # Stopped before what its work may need: locks, and the keeper of its claims.
-            ChildSpec("operations", self._let_operations_end, shutdown_seconds=drain + _SPARE),
+            ChildSpec("operations", self._let_operations_end, shutdown_seconds=longest),
         ]
         if environment.works:
             children += [
                 ChildSpec("janitor", Janitor(environment).run, shutdown_seconds=0),
-                ChildSpec("worker", self._keep_working, shutdown_seconds=drain + _SPARE, handshake=True),
+                ChildSpec("worker", self._keep_working, shutdown_seconds=longest, handshake=True),
             ]
         self._supervisor = Supervisor("runtime", children)
 

@@ -310,14 +310,18 @@ class SagaActor:
         policy: RetryPolicy = step.compensation_retry if command.undo else step.retry
         lock = self._ready.lock
         self._attempt = Attempt(command, limit, context, lock)
-        outcome = await run_attempt(
-            handler if lock is None else lock.around(handler),
-            resolved,
-            context,
-            self._attempt,
-            policy=policy,
-            max_payload=settings.max_payload,
-        )
+        running = environment.running.begin(context, self._scope, environment.running.worker_scope)
+        try:
+            outcome = await run_attempt(
+                handler if lock is None else lock.around(handler),
+                resolved,
+                context,
+                self._attempt,
+                policy=policy,
+                max_payload=settings.max_payload,
+            )
+        finally:
+            environment.running.end(running)
         self._conclude(self._attempt, outcome)
 
     def _conclude(self, attempt: Attempt, outcome: Raw | Failure | None) -> None:

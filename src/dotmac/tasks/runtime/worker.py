@@ -27,7 +27,7 @@ from .recovery import Recovery
 from .renewals import MARGIN, RENEWALS_PER_LEASE
 from .whereabouts import fresh_worker_id, whereabouts
 
-_GRACE = 2.0  # seconds that cut-off attempts get to write down that they were cut off
+_GRACE = 2.0  # seconds beyond `cancel_grace` that cut-off attempts get to write down that they were cut off
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +44,7 @@ class Worker:
         self._storage = environment.storage
         self._losses = environment.losses
         self._settings = environment.settings
+        self._running = environment.running
         self._scope = trio.CancelScope()
         self._drain = trio.CancelScope()
         self._permits = environment.permits
@@ -69,6 +70,7 @@ class Worker:
         before = trio.current_time()
         await self._storage.register_worker(self.worker_id, self._settings.worker_lease, self._info([]))
         self._lease_granted(before)
+        self._running.worker_scope = self._scope
         with self._scope:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._supervisor.run)
@@ -95,7 +97,7 @@ class Worker:
             self._drain.deadline = min(self._drain.deadline, trio.current_time() + drain_seconds)
             await self.sagas.wait_until_idle()
         self.sagas.tell_all(Hasten())
-        with trio.move_on_after(_GRACE):
+        with trio.move_on_after(self._settings.cancel_grace + _GRACE):
             await self.sagas.wait_until_idle()
         self._supervisor.request_stop()
 
