@@ -167,7 +167,7 @@ def test_a_result_is_stored_in_its_one_json_form(value: Any, stored: Any) -> Non
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (object(), "a value of type object is not JSON"),
+        (object(), "has no JSON form: a value of type object is not JSON"),
         (float("nan"), "nan is not a JSON number"),
         ({"a": (float("inf"),)}, "inf is not a JSON number"),
         ((_nested(101),), "deeper than 100"),
@@ -180,6 +180,17 @@ def test_a_result_without_a_json_form_is_refused_by_its_field(value: Any, reason
     with pytest.raises(InvalidInput, match=reason) as refused:
         result_json(value, 100)
     assert refused.value.field.startswith("result")
+
+
+def test_the_part_of_a_result_without_a_json_form_is_named_by_its_path() -> None:
+    for value, path in (
+        ({"when": object()}, "result.when"),
+        (({"a": [object()]},), "result[0].a[0]"),
+        ({"x": {object(): 1}}, "result.x"),
+    ):
+        with pytest.raises(InvalidInput, match="JSON form") as refused:
+            result_json(value)
+        assert refused.value.field == path
 
 
 def test_a_result_whose_class_raises_is_refused_by_name() -> None:

@@ -228,3 +228,8 @@ def test_a_service_that_forgets_everything_says_so(begun: list[Any]) -> None:
         told = "WARNING  everything is in memory and ends with this process; set REDIS_URL, or give --redis"
         assert (told in served.stderr) is forgets, name
     assert len(begun) == 3
+
+
+def test_a_service_without_work_needs_a_storage_that_workers_share(begun: list[Any]) -> None:
+    refused(CliRunner().invoke(app, ["serve", "told_shop:manager", "--no-work"]), "--no-work: no worker can share")
+    assert not begun

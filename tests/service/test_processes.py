@@ -45,6 +45,20 @@ def events(process: ServiceProcess, saga_id: str) -> list[dict[str, Any]]:
     return entries
 
 
+def test_workers_share_all_sagas_of_a_service_that_runs_none(tmp_path: Path, redis_url: str) -> None:
+    with ExitStack() as stack:
+        front = stack.enter_context(serving(tmp_path, redis_url, "--no-work"))
+        for _ in range(2):
+            stack.enter_context(running(tmp_path, redis_url, "worker", "shop_app:manager")).logged("working")
+        started = [start_by_http(front, charge()) for _ in range(40)]
+        for saga_id in started:
+            assert ended(front, saga_id)["status"] == "completed"
+        owners = [events(front, saga_id)[1]["details"]["worker"] for saga_id in started]
+        assert len(set(owners)) == 2
+        assert min(owners.count(owner) for owner in set(owners)) >= 5
+        assert {worker["worker_id"] for worker in get(front, "/v1/workers")["workers"]} == set(owners)
+
+
 def test_one_drains_one_is_killed_and_the_other_goes_on(tmp_path: Path, redis_url: str) -> None:
     first_gate, second_gate = tmp_path / "first", tmp_path / "second"
     with ExitStack() as stack:

@@ -18,6 +18,7 @@ from .errors import InvalidInput
 _MAX_DEPTH = 100
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1  # the range msgspec carries without loss
 _SCALARS = frozenset({str, bool, int, float, type(None)})
+_ARRAYS = frozenset({list, tuple, set, frozenset})
 
 
 def as_base(value: Any) -> Any:
@@ -63,7 +64,7 @@ def result_json(value: Any, limit: float = math.inf, field: str = "result") -> b
         try:
             check_json(value, field)
         except InvalidInput:
-            value = _as_builtins(value, field)
+            value = _converted(value, field, 0)
             check_json(value, field)
         data = encode(value)
     except InvalidInput:
@@ -106,20 +107,27 @@ def _check(value: Any, path: str, depth: int) -> None:
         )
 
 
-def _as_builtins(value: Any, field: str) -> Any:
+def _converted(value: Any, path: str, depth: int) -> Any:
+    """The value with each part in its JSON form, as far as it has one."""
+    kind = type(value)
+    if depth > _MAX_DEPTH or kind in _SCALARS:
+        return value
+    if kind is dict:
+        return {_key(key, path): _converted(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
+    if kind in _ARRAYS:
+        return [_converted(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
     try:
-        return _with_lists(msgspec.to_builtins(value, str_keys=True, enc_hook=as_base))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidInput(field, f"has no JSON form: {error}") from error
-    except RecursionError as error:
-        raise InvalidInput(field, f"nested deeper than {_MAX_DEPTH} levels, or it contains itself") from error
+        plain = msgspec.to_builtins(value, enc_hook=as_base)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(path, f"has no JSON form: {error}") from error
+    return _converted(plain, path, depth + 1)
 
 
-def _with_lists(value: Any) -> Any:
-    """The value with a list in place of each tuple, which msgspec keeps as it is."""
-    if type(value) is dict:
-        return {key: _with_lists(item) for key, item in value.items()}
-    return [_with_lists(item) for item in value] if type(value) in (list, tuple) else value
+def _key(key: Any, path: str) -> Any:
+    try:
+        return key if type(key) is str else next(iter(msgspec.to_builtins({key: None}, str_keys=True)))
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(path, f"the key {key!r:.80} has no JSON form: {error}") from error
 
 
 def _scalar_problem(value: Any) -> str | None:

@@ -85,11 +85,16 @@ def serve(  # noqa: PLR0913, PLR0917 - options of a command line
         list[str] | None,
         typer.Option(metavar="FIELD", help="Further field whose values the pages hide.", show_default=False),
     ] = None,
+    work: Annotated[
+        bool, typer.Option("--work/--no-work", help="Run sagas here, or leave all of them to workers.")
+    ] = True,
     otel: Tracing = False,
     log: Style = LogStyle.CONSOLE,
     log_level: LogLevel = Level.INFO,
 ) -> None:
-    """Run sagas, and serve the dashboard and the HTTP API.
+    """Serve the dashboard and the HTTP API, and run sagas unless --no-work is given.
+
+    A saga runs in the process that starts it. With --no-work, workers share the sagas that are started by HTTP.
 
     Exit codes: 0 drained; 1 failed; 2 called wrongly; 3 storage; 128+n running attempts were cut off by signal n.
     """
@@ -102,6 +107,10 @@ def serve(  # noqa: PLR0913, PLR0917 - options of a command line
         access = _access(bind, token_file, token_env, auth, host or [])
         check_tls(certfile, keyfile)
         try_addresses(bind)
+        if not work and isinstance(manager.storage, MemoryStorage):
+            raise InvalidInput("--no-work", "no worker can share a storage in memory; set REDIS_URL, or give --redis")
+        if not work:
+            manager.leave_work_to_others()
         if isinstance(manager.storage, MemoryStorage):
             _log.warning("everything is in memory and ends with this process; set REDIS_URL, or give --redis")
         texts = [None if path is None else str(path) for path in (certfile, keyfile)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from threading import RLock
 from types import TracebackType
@@ -46,6 +47,16 @@ class Hosted:
         """Whether it was started, and neither stopped nor ended by a failure."""
         hosting = self._hosting  # looked at once: another thread may stop it meanwhile
         return hosting is not None and not hosting.over
+
+    def leave_work_to_others(self) -> None:
+        """Run no sagas in this process from the next start on, as a manager made with ``works=False``.
+
+        Raises:
+            AlreadyStarted: The manager is running.
+        """
+        if self.is_running:
+            raise AlreadyStarted("the manager is running; whether it runs sagas is decided before the start")
+        self._environment = replace(self._environment, works=False)
 
     async def start(self) -> None:
         """Connect, and run in the background until `stop`.
