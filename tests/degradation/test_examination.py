@@ -132,6 +132,18 @@ async def test_an_embedded_server_is_examined(tmp_path: Path) -> None:
     assert not [finding for finding in found.values() if finding.verdict is Verdict.PROBLEM]
 
 
+@pytest.mark.redis
+async def test_what_delays_the_handlers_of_a_worker_is_told(server: Server) -> None:
+    storage = RedisStorage(server.url)
+    async with storage.opened():
+        await storage.register_worker("w1", 60, {"troubles": "charge is full"})
+        found = (await examined(RedisStorage(server.url)))["handlers"]
+        assert (found.verdict, found.message, found.node) == (Verdict.ADVICE, "charge is full", "w1")
+        await storage.retire_worker("w1")
+        found = (await examined(RedisStorage(server.url)))["handlers"]
+        assert (found.verdict, found.node) == (Verdict.OK, "")
+
+
 async def test_memory_says_what_it_is() -> None:
     found = await examined(MemoryStorage())
     assert found["persistence"].verdict is Verdict.ADVICE

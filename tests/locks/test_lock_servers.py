@@ -296,3 +296,25 @@ async def test_nothing_is_left_on_the_server_when_managers_are_gone(
     check(visits)
     assert server.cli("PUBSUB", "CHANNELS", f"{prefix}:lock:*") == []
     assert _locks_keys(server, prefix).keys() == {"l"}
+
+
+async def test_sagas_that_wait_for_the_lock_of_their_step_use_up_neither_time_nor_retries(
+    manager: BackgroundOperationsManager,
+) -> None:
+    inside = most = 0
+
+    async def pay(_parameters: Any) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await trio.sleep(0.02)
+        inside -= 1
+
+    manager.register_operation_handler("pay", pay)
+    step = {"name": "s", "operation": "pay", "lock": "account:1", "timeout_seconds": 0.2, "max_retries": 0}
+    handles = [await manager.start_saga(tenant_id="t", workflow_type="w", steps=[step]) for _ in range(30)]
+    with trio.fail_after(60):
+        for handle in handles:
+            assert (await handle.result()).completed
+            assert (await handle.get()).steps[0].attempts == 1
+    assert most == 1

@@ -60,6 +60,21 @@ def test_forty_plain_parents_get_their_plain_children_on_a_server(server: Server
     host(manager, have_children)
 
 
+@pytest.mark.parametrize("host", HOSTS)
+def test_async_parents_get_their_async_children_in_every_host(host: Host[Any]) -> None:
+    manager = BackgroundOperationsManager(MemoryStorage(), max_running=3)
+
+    async def parent(_parameters: Any) -> Any:
+        return (await (await manager.start_saga(**saga("child"))).result()).results["s"]
+
+    async def child(_parameters: Any) -> str:
+        return "child"
+
+    manager.register_operation_handler("parent", parent)
+    manager.register_operation_handler("child", child, concurrency=1)
+    host(manager, have_children)
+
+
 async def test_a_parent_gets_its_child_from_a_manager_that_only_submits() -> None:
     storage = MemoryStorage()
     worker = BackgroundOperationsManager(storage, sync_handler_threads=1, max_running=1)
