@@ -12,6 +12,7 @@ import trio
 
 from ..errors import NotStarted
 from .identity import act_for, current_caller
+from .virtual_time import held_clock
 
 if TYPE_CHECKING:
     from .carriers import Carrier
@@ -41,6 +42,7 @@ class Call(Generic[T]):
         "_cancelled",
         "_carrier",
         "_function",
+        "_hold",
         "_home",
         "context",
         "ended",
@@ -52,6 +54,7 @@ class Call(Generic[T]):
         self._home = home
         self._function = function
         self._caller = current_caller()
+        self._hold = held_clock.get()
         self._carrier: Carrier | None = None
         self._begun = False
         self._cancelled = False
@@ -93,6 +96,8 @@ class Call(Generic[T]):
         if not self._home.admit(self):
             self.give_up()
             return
+        if self._hold is not None:
+            self._hold.pause()
         self._carrier = self._home.carriers.carry(self)
         if self._cancelled:
             self._carrier.cancel()
@@ -119,5 +124,7 @@ class Call(Generic[T]):
     def _end(self, result: outcome.Outcome[T] | None) -> None:
         self.outcome = result
         self.ended = True
+        if self._hold is not None:
+            self._hold.resume()
         self._home.dismiss(self)
         self.notify()

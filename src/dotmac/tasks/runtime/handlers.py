@@ -12,6 +12,7 @@ import trio
 
 from ..callables import close_unawaited, is_async, is_awaitable, refuse_generators
 from ..crossing.identity import act_for, current_caller
+from ..crossing.virtual_time import hold_clock
 from ..errors import InvalidInput
 from ..idempotency import check_name
 from ..saga.validation import KnownHandlers
@@ -183,7 +184,8 @@ def _thread_call(invoke: Callable[[Any, HandlerContext], Any], handlers: Handler
 
         context._queued = True  # noqa: SLF001 - between the two of them and the attempt
         try:
-            await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=_PERMITTED)
+            with hold_clock():
+                await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=_PERMITTED)
         except BaseException:
             if first.setdefault("last", "caller") != "caller":  # it ended in this very moment
                 _drop(results)
