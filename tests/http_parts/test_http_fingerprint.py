@@ -191,6 +191,7 @@ def test_the_meaning_of_a_compressed_document_counts() -> None:
         gzip.compress(b"longer than the limit"),
         gzip.compress(bytes(1_000_000)),
     ],
+    ids=["no gzip", "cut short", "more behind it", "two members", "beyond the limit", "a bomb"],  # gzip stamps the time
 )
 @pytest.mark.parametrize("chunks", [1, 5, 1_000_000])
 def test_what_cannot_be_decoded_within_the_limit_is_compared_by_its_bytes(body: bytes, chunks: int) -> None:
