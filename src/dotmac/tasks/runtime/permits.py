@@ -101,13 +101,15 @@ class Permit:
 
     def _uncount(self) -> None:
         self.demand.running -= 1
+        reported = False
         for limit in self._limits:
             limit.running -= 1
+            reported = reported or limit.reported
         if self._permits.queues:
             self._permits.serve()
-        for limit in self._limits:
-            if limit.reported and limit.running < limit.capacity:  # nothing waits for it
-                limit.reported = False
+        if reported:
+            for limit in self._limits:
+                limit.reported = limit.reported and limit.running >= limit.capacity  # else nothing waits for it
 
 
 class Permits:

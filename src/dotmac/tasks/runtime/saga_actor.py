@@ -170,7 +170,7 @@ class SagaActor:
                     return
             journal.record(event)
             command = decide(journal.state, now, chance)
-        if type(command) is not Invoke and self._ready.holds:
+        if type(command) is not Invoke and (self._ready.permit is not None or self._ready.lock is not None):
             await self._ready.drop()
         if journal.pending:
             state = journal.state
