@@ -210,3 +210,4 @@ async def test_a_journal_that_cannot_be_read_harms_nobody_else(
         assert (await good.result()).completed
     assert "cannot be read" in caplog.text
     assert len(shared._sagas[bad.saga_id].journal) < 30  # tried again ever more rarely
+    assert [line.levelname for line in caplog.records if "is left to other workers" in line.message] == ["ERROR"]

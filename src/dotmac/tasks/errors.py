@@ -164,7 +164,18 @@ class StorageMisconfigured(EnvironmentFault):
     """The storage works but would not keep this package's promises. The message has the setting to change."""
 
 
-class StoredResponseUnreadable(EnvironmentFault):
+class StoredDataUnreadable(EnvironmentFault):
+    """Stored data cannot be read: it is damaged, or of a newer version of this package. Nothing was changed."""
+
+
+class UnreadableSaga(StoredDataUnreadable):
+    """A saga's journal cannot be read: it is damaged, or of a newer version of this package.
+
+    The saga is left to workers that can read it. Upgrade this process, or look at the journal.
+    """
+
+
+class StoredResponseUnreadable(StoredDataUnreadable):
     """A stored HTTP response cannot be read: it is damaged, sealed, or of a newer version of this package."""
 
 

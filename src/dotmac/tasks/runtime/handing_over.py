@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 
-from ..errors import EnvironmentFault, StorageUnavailable
+from ..errors import EnvironmentFault, StorageUnavailable, UnreadableSaga
 from ..saga.events import SagaResumed
 from ..storage.folding import state_of
 from ..storage.protocol import StorageProtocol
@@ -39,6 +39,7 @@ async def hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResume
     Raises:
         OwnershipLost: Somebody else was faster.
         SagaNotFound: It is gone.
+        UnreadableSaga: Its journal cannot be read here; nothing was decided.
         StorageUnavailable: No answer; the decision may have been stored or not.
     """
     with trio.move_on_after(PATIENCE):
@@ -53,7 +54,12 @@ async def _hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResum
             Adoption(meta.saga_id, name, meta.epoch, fresh_id(), expected_length=meta.length)
         )
         taken = record.meta
-        journal = Journal(storage, state_of(record), epoch=taken.epoch, sequence=taken.length, at=taken.updated_at)
+        try:
+            state = state_of(record)
+        except UnreadableSaga:
+            await storage.release_saga(meta.saga_id, taken.epoch, None)
+            raise
+        journal = Journal(storage, state, epoch=taken.epoch, sequence=taken.length, at=taken.updated_at)
         if resume is not None:
             journal.record(resume)
         await journal.release(storage.now())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import Raw
+
 from ..errors import OperationFailed
-from ..jsonvalue import decode
 from ..listings import IdempotencyKeyList, IdempotencyKeySummary
 from ..models import IdempotencyKey, OperationStatus
 from ..saga.views import utc
+from ..storage.folding import decode_stored
 from ..storage.key_records import IdempotencyRecord, RecordHead, RecordPage
 
 _FOREVER = 253_402_300_799.0  # the last second a datetime can hold: a record that ends with its saga has no end yet
@@ -24,9 +26,9 @@ def key_view(record: IdempotencyRecord) -> IdempotencyKey:
         created_at=utc(record.created_at),
         expires_at=utc(min(record.expires_at, _FOREVER)),
         status=record.status,
-        result=None if record.result is None else decode(record.result),
+        result=_value(record.result, record.key),
         error=record.error,
-        parameters=None if record.parameters is None else decode(record.parameters),
+        parameters=_value(record.parameters, record.key),
     )
 
 
@@ -54,4 +56,8 @@ def stored_result(record: IdempotencyRecord) -> Any:
     """The result of an operation that has ended. Raises OperationFailed."""
     if record.status is OperationStatus.FAILED:
         raise OperationFailed(record.error or "the operation failed")
-    return None if record.result is None else decode(record.result)
+    return _value(record.result, record.key)
+
+
+def _value(data: Raw | None, key: str) -> Any:
+    return None if data is None else decode_stored(data, f"the record of idempotency key {key!r}")

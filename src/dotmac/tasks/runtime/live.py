@@ -15,10 +15,9 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-import msgspec
 import trio
 
-from ..errors import ActorDied, InternalError, NotStarted, OwnershipLost, SagaNotFound
+from ..errors import ActorDied, NotStarted, OwnershipLost, SagaNotFound, UnreadableSaga
 from ..metrics import listening
 from ..saga.commands import Record
 from ..saga.definition import SagaDefinition
@@ -156,13 +155,14 @@ class LiveSagas:
             OwnershipLost: Somebody else was faster.
             SagaNotFound: It is gone.
             NotStarted: The worker is stopping.
-            InternalError: Its journal cannot be folded.
+            UnreadableSaga: Its journal cannot be read here; the saga is left to other workers.
         """
         self._check_open()
-        adoption = Adoption(saga_id, self.worker_id, epoch, fresh_id(), previous)
+        pause = self._environment.standing_back.pause(saga_id)
+        adoption = Adoption(saga_id, self.worker_id, epoch, fresh_id(), previous, pause=pause)
         with self.strays.unless_settled(saga_id):
             record = await self._storage.adopt_saga(adoption)
-            journal = self._journal_of(record)
+            journal = await self._journal_of(record)
             state = journal.state
             if previous not in (None, self.worker_id):
                 fields = saga_fields(state.definition)
@@ -184,20 +184,28 @@ class LiveSagas:
             OwnershipLost: Somebody else was faster.
             SagaNotFound: It is gone.
             NotStarted: The worker is stopping; nothing was decided.
-            InternalError: Its journal cannot be folded.
+            UnreadableSaga: Its journal cannot be read here; nothing was decided.
         """
         self._check_open()
         adoption = Adoption(meta.saga_id, self.worker_id, meta.epoch, fresh_id(), expected_length=meta.length)
         with self.strays.unless_settled(meta.saga_id):
-            journal = self._journal_of(await self._storage.adopt_saga(adoption))
+            journal = await self._journal_of(await self._storage.adopt_saga(adoption), resumes=True)
             journal.record(decision)
             # Durable before anybody is told so: an operator does not look a second time.
             await journal.flush()
             self._spawn_or_leave(journal)
 
-    def _journal_of(self, record: SagaRecord) -> Journal:
+    async def _journal_of(self, record: SagaRecord, *, resumes: bool = False) -> Journal:
+        """The journal of an adopted saga. One that cannot be read is given back, for a while or, parked, for good."""
         meta = record.meta
-        return Journal(self._storage, _readable(record), epoch=meta.epoch, sequence=meta.length, at=meta.updated_at)
+        try:
+            state = state_of(record)
+        except UnreadableSaga:
+            pause = self._environment.standing_back.pause(meta.saga_id)
+            due_at = None if resumes or meta.status.is_final else self._storage.now() + pause
+            await self._storage.release_saga(meta.saga_id, meta.epoch, due_at)
+            raise
+        return Journal(self._storage, state, epoch=meta.epoch, sequence=meta.length, at=meta.updated_at)
 
     def _spawn_or_leave(self, journal: Journal, opening: _Opening | None = None) -> None:
         """Run what is durable already, and thereby as good as promised, here or, if the worker stops, elsewhere."""
@@ -334,13 +342,6 @@ class _Opening:
         """No actor took the permit."""
         if self.permit is not None:
             self.permit.release()
-
-
-def _readable(record: SagaRecord) -> SagaState:
-    try:
-        return state_of(record)
-    except msgspec.MsgspecError as error:  # written by a newer version, say
-        raise InternalError(f"the journal of saga {record.meta.saga_id} cannot be read: {error}") from error
 
 
 def _fruitless(record: SagaRecord) -> int:

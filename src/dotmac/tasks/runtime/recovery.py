@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import trio
 
-from ..errors import EnvironmentFault, InternalError, NotStarted, OwnershipLost, SagaNotFound
+from ..errors import EnvironmentFault, NotStarted, OwnershipLost, SagaNotFound, UnreadableSaga
 from ..storage.protocol import ANNOUNCED_AHEAD, DUE_TOPIC
 from ..storage.records import AdoptableSaga
 from .environment import SagaEnvironment
@@ -138,14 +138,13 @@ class Recovery:
             await self._sagas.adopt(saga.saga_id, saga.epoch, saga.previous)
         except (OwnershipLost, SagaNotFound, NotStarted):
             return  # another worker was faster, or it is no longer there, or we are stopping: all as it should be
+        except UnreadableSaga as error:
+            level = logging.ERROR if self._standing_back.unreadable(saga.saga_id) else logging.DEBUG
+            _log.log(
+                level, "saga %s is left to other workers: %s", saga.saga_id, error, extra={"saga_id": saga.saga_id}
+            )
         except EnvironmentFault as error:
             _log.warning("could not adopt saga %s: %s", saga.saga_id, error, extra={"saga_id": saga.saga_id})
-        except InternalError:
-            _log.exception(
-                "saga %s cannot be run; it stays with this worker and is tried again later",
-                saga.saga_id,
-                extra={"saga_id": saga.saga_id},
-            )
 
     async def _adopt_strays(self) -> None:
         for saga_id in self._sagas.strays.due():

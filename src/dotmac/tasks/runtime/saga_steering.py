@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from ..bounds import check_reason
-from ..errors import InvalidInput, OwnershipLost, SagaStateError, StorageUnavailable
+from ..errors import InvalidInput, OwnershipLost, SagaStateError, StorageUnavailable, UnreadableSaga
 from ..models import OperationStatus
 from ..saga.events import SagaResumed
 from ..saga.machine import why_not_cancelled
@@ -39,6 +39,7 @@ class SagaSteering:
             SagaStateError: It has ended, or its pivot is running or has completed. A request that meets a running
                 pivot stays: should the attempt fail, the saga turns back.
             InvalidInput: The reason cannot be journaled.
+            UnreadableSaga: The request is stored, but whether it came too late cannot be seen here.
         """
         check_reason(reason)
         meta = await meta_of(self._storage, saga_id)
@@ -50,7 +51,11 @@ class SagaSteering:
         if meta.status is OperationStatus.COMPLETED:
             raise SagaStateError(f"saga {saga_id} cannot be cancelled: it is completed")
         record = await record_of(self._storage, saga_id)
-        state = state_of(record)
+        try:
+            state = state_of(record)
+        except UnreadableSaga as error:
+            stored = "the request to cancel is stored; a worker that can read the journal obeys it if it came in time"
+            raise UnreadableSaga(f"{error}; {stored}") from error
         why = why_not_cancelled(state)
         if why is None and not state.undoing and record.meta.cancel is None:
             why = "it was parked and resumed in the same moment, which ended the request"

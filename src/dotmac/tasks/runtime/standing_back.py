@@ -1,4 +1,4 @@
-"""What happens to a saga whose next handler this process does not have: others get their turn before it tries again.
+"""What happens to a saga that this process cannot run, for want of a handler or because its journal cannot be read.
 
 Which worker adopts a saga is a matter of chance, and no worker knows what the others can do. So whoever gives one back
 stands back until each of the others can have had it. Where nobody has the handler, each round of them takes longer.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import trio
 
 _SHORTEST, _LONGEST_ROUND = 5.0, 600.0
+_MOST_REFUSALS = 10_000  # sagas that are remembered
 _DOUBLINGS = 10  # more than there are between the two
 
 
@@ -21,6 +22,7 @@ class StandingBack:
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
+        self._refusals: dict[str, int] = {}
         self.others = 0
 
     def give_back(self, saga_id: str, fruitless: int) -> float:
@@ -31,10 +33,27 @@ class StandingBack:
             fruitless: How many adoptions in a row before this one led to no attempt.
         """
         turns = self.others + 1
-        whole_round = min(_SHORTEST * 2.0 ** min(fruitless // turns, _DOUBLINGS), _LONGEST_ROUND)
-        pause = max(_SHORTEST, whole_round / turns)
+        pause = self._pause(fruitless // turns, turns)
         self._until[saga_id] = trio.current_time() + pause * turns
         return pause
+
+    @staticmethod
+    def _pause(rounds: int, turns: int) -> float:
+        whole_round = min(_SHORTEST * 2.0 ** min(rounds, _DOUBLINGS), _LONGEST_ROUND)
+        return max(_SHORTEST, whole_round / turns)
+
+    def pause(self, saga_id: str) -> float:
+        """Seconds for which a saga is left to other workers if its journal cannot be read here."""
+        return self._pause(self._refusals.get(saga_id, 0), self.others + 1)
+
+    def unreadable(self, saga_id: str) -> bool:
+        """Leave the saga, whose journal could not be read, to other workers for a while; True for the first time."""
+        refusals, turns = self._refusals.get(saga_id, 0), self.others + 1
+        self._until[saga_id] = trio.current_time() + self._pause(refusals, turns) * turns
+        self._refusals[saga_id] = refusals + 1
+        while len(self._refusals) > _MOST_REFUSALS:
+            del self._refusals[next(iter(self._refusals))]
+        return not refusals
 
     def is_for_others(self, saga_id: str) -> bool:
         """Whether others have their turn with it."""

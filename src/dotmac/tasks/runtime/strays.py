@@ -11,7 +11,7 @@ from types import TracebackType
 
 import trio
 
-from ..errors import NotStarted, OwnershipLost, SagaNotFound, SagaStateError, StorageRefused
+from ..errors import NotStarted, OwnershipLost, SagaNotFound, SagaStateError, StorageRefused, UnreadableSaga
 from ..saga.state import SagaState
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 600.0
@@ -103,5 +103,5 @@ class _UnlessSettled:
             self._strays.forget(self._saga_id)
         # A definite answer to this try is no reason to forget: an earlier one, whose answer was lost, may still have
         # made it ours. NotStarted came too late for an actor; the worker retires next, and that hands the saga over.
-        elif not isinstance(error, OwnershipLost | SagaStateError | StorageRefused | NotStarted):
+        elif not isinstance(error, OwnershipLost | SagaStateError | StorageRefused | NotStarted | UnreadableSaga):
             self._strays.add(self._saga_id, self._opening)

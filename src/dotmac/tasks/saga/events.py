@@ -157,5 +157,11 @@ Event = (
     | SagaResumed
 )
 
+JOURNAL_FORMAT = 1
+"""The newest journal format that this version reads, and the one that its entries need.
+
+Raise the number with each event, or meaning of a field, that an older version must not pass over.
+"""
+
 encode_events = msgspec.json.Encoder().encode
 decode_events = msgspec.json.Decoder(list[Event]).decode

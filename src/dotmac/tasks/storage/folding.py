@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import msgspec
+from msgspec import Raw
+
+from ..errors import StoredDataUnreadable, UnreadableSaga
 from ..jsonvalue import decode
 from ..models import Finding, SagaHistoryEntry, SagaSummary, SagaWorkflow, Verdict, WorkerInfo
-from ..saga.events import decode_events
+from ..saga.events import JOURNAL_FORMAT, SagaCreated, decode_events
 from ..saga.fold import fold
 from ..saga.state import SagaState
 from ..saga.views import history_entries, utc, workflow_view
+from .heads import too_new
 from .records import SagaMeta, SagaRecord, WorkerRecord
 
 TROUBLES = "troubles"
@@ -19,8 +26,28 @@ _REMEDY = "give these handlers time limits of their own, or raise the limit (DOT
 
 
 def state_of(record: SagaRecord) -> SagaState:
-    """The fold of the saga's journal."""
-    return fold(event for entry in record.journal for event in decode_events(entry.events))
+    """The fold of the saga's journal. Raises UnreadableSaga."""
+    with _readable(record):
+        return fold(event for entry in record.journal for event in decode_events(entry.events))
+
+
+@contextmanager
+def _readable(record: SagaRecord) -> Iterator[None]:
+    meta = record.meta
+    if meta.format > JOURNAL_FORMAT:
+        raise too_new(meta.saga_id, meta.format, JOURNAL_FORMAT)
+    try:
+        yield
+    except Exception as error:  # no kind of error is impossible where the bytes are not what was written
+        raise UnreadableSaga(f"the journal of saga {meta.saga_id} cannot be read: {error}") from error
+
+
+def decode_stored(data: bytes | Raw, what: str) -> Any:
+    """The value of stored JSON. Raises StoredDataUnreadable, which names `what`."""
+    try:
+        return decode(data)
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise StoredDataUnreadable(f"{what} cannot be read: {error}") from error
 
 
 def workflow_of(record: SagaRecord, state: SagaState | None = None) -> SagaWorkflow:
@@ -61,16 +88,19 @@ def findings_of_workers(workers: Iterable[WorkerRecord], now: float) -> list[Fin
 
 
 def history_of(record: SagaRecord) -> list[SagaHistoryEntry]:
-    """Journal and notes, in the order of the storage's time."""
-    names = tuple(step.name for step in state_of(record).definition.steps)
+    """Journal and notes, in the order of the storage's time. Raises UnreadableSaga, StoredDataUnreadable."""
     saga_id = record.meta.saga_id
-    lines = [
-        line
-        for entry in record.journal
-        for line in history_entries(names, saga_id, entry.sequence, entry.at, decode_events(entry.events))
-    ]
+    with _readable(record):
+        created = decode_events(record.journal[0].events)[0]
+        assert type(created) is SagaCreated  # noqa: S101 - narrows the type; a failure is an unreadable journal
+        names = tuple(step.name for step in created.definition.steps)
+        lines = [
+            line
+            for entry in record.journal
+            for line in history_entries(names, saga_id, entry.sequence, entry.at, decode_events(entry.events))
+        ]
     for note in record.notes:
-        details = decode(note.entry)
+        details = decode_stored(note.entry, f"a note beside saga {saga_id}")
         lines.append(SagaHistoryEntry(saga_id, utc(note.at), str(details.pop("event", "note")), details=details))
     return sorted(lines, key=lambda line: line.timestamp)
 

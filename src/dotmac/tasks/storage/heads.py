@@ -1,7 +1,8 @@
-"""What is the same in every storage: the head of a saga as it is created, and stamps that rise."""
+"""What is the same in every storage: the first head of a saga, stamps that rise, and the refusal of newer formats."""
 
 from __future__ import annotations
 
+from ..errors import UnreadableSaga
 from .records import MICROSECONDS, NewSaga, SagaMeta
 
 
@@ -18,6 +19,7 @@ def first_head(new: NewSaga, at: float, due_at: float | None) -> SagaMeta:
         owner=new.owner,
         epoch=1 if owned else 0,
         cursor=new.cursor,
+        format=new.format,
         size=new.size,
         priority=new.priority,
         due_at=None if owned else due_at,
@@ -31,3 +33,11 @@ def next_stamp(previous: float, now: float) -> float:
     It is above the previous one, even where the clock stood still or went back: stamps are fences.
     """
     return max(int(now * MICROSECONDS), round(previous * MICROSECONDS) + 1) / MICROSECONDS
+
+
+def too_new(saga_id: str, needed: int, reads: int) -> UnreadableSaga:
+    """The error for a journal that a newer version wrote."""
+    return UnreadableSaga(
+        f"the journal of saga {saga_id} needs format {needed}, this process reads format {reads}: a newer version of "
+        "dotmac-tasks wrote it; upgrade this process"
+    )

@@ -134,7 +134,14 @@ class SagaStore(Protocol):
         ...
 
     async def adopt_saga(self, adoption: Adoption) -> SagaRecord:
-        """Become the owner: epoch + 1, `SagaAdopted` journaled, everything read. Raises OwnershipLost, SagaNotFound."""
+        """Become the owner: epoch + 1, `SagaAdopted` journaled, head and journal read (no notes).
+
+        Raises:
+            OwnershipLost: The epoch is another one.
+            SagaNotFound: There is no such saga.
+            UnreadableSaga: Its journal needs a newer format than the worker reads. The worker did not become the owner;
+                a saga that was due, or belonged to a worker, is due after `Adoption.pause`, without an owner.
+        """
         ...
 
     async def release_saga(self, saga_id: str, epoch: int, due_at: float | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from ..models import OperationStatus
+from ..saga.events import JOURNAL_FORMAT
 from .key_records import Completion, IdempotencyRecord, NewRecord
 
 SAGA_STATUSES = tuple(status for status in OperationStatus if status is not OperationStatus.UNKNOWN)
@@ -32,6 +33,7 @@ class SagaMeta(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         epoch: Ownership counter; 0 before anybody owned it. Only the holder of the newest epoch can append.
         length: Entries in the journal, so the next one has this sequence number.
         due_at: When an unowned saga wants to be adopted; None: not by itself.
+        format: Journal format that a reader of the journal must know.
         cancel: Reason of the first cancel request, seen by the owner or not, until the saga ends; None: no request.
     """
 
@@ -50,6 +52,7 @@ class SagaMeta(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     due_at: float | None = None
     cancel: str | None = None
     idempotency_key: str | None = None
+    format: int = JOURNAL_FORMAT
 
 
 class JournalEntry(msgspec.Struct, frozen=True, gc=False):
@@ -90,6 +93,7 @@ class NewSaga(msgspec.Struct, frozen=True, gc=False):
         due_at: When it wants to be adopted, if it has no owner; None: only when somebody asks.
         key: The idempotency key it is started under, created or linked in the same atomic step.
         claim_token: Of the claim that the caller holds on that key; None if it holds none.
+        format: Journal format that a reader of the events must know.
     """
 
     saga_id: str
@@ -105,6 +109,7 @@ class NewSaga(msgspec.Struct, frozen=True, gc=False):
     priority: int = 0
     key: NewRecord | None = None
     claim_token: str | None = None
+    format: int = JOURNAL_FORMAT
 
 
 class Creation(msgspec.Struct, frozen=True, gc=False):
@@ -130,6 +135,7 @@ class Append(msgspec.Struct, frozen=True, gc=False):
             (of a parked saga that was resumed) ends the retention of the one before.
         completion: Completes the saga's idempotency key in the same atomic step (its token is not looked at).
         unless_cancelled: With a final status: write nothing if a cancel request is stored.
+        format: Journal format that a reader of the events must know.
     """
 
     saga_id: str
@@ -144,6 +150,7 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     retention: float | None = None
     completion: Completion | None = None
     unless_cancelled: bool = False
+    format: int = JOURNAL_FORMAT
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
@@ -164,6 +171,8 @@ class Adoption(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         expected_length: How many entries its journal must still have, for who decides by what they say: the owner of
             this very epoch may have added some since. None: that does not matter.
+        reads: Newest journal format that the worker reads.
+        pause: Seconds for which a saga with a newer format is left to other workers.
     """
 
     saga_id: str
@@ -172,6 +181,8 @@ class Adoption(msgspec.Struct, frozen=True, gc=False):
     entry_id: str
     previous: str | None = None
     expected_length: int | None = None
+    reads: int = JOURNAL_FORMAT
+    pause: float = 5.0
 
 
 class AdoptableSaga(msgspec.Struct, frozen=True, gc=False):

@@ -13,12 +13,12 @@ import trio
 from ..bounds import check_encodable, check_record_ttl
 from ..errors import EnvironmentFault, InvalidInput, LockLost, SagaNotFound, SagaStateError
 from ..idempotency import fingerprint
-from ..jsonvalue import check_json, decode, encode
+from ..jsonvalue import check_json, encode
 from ..models import OperationStatus
 from ..saga.definition import SagaDefinition
 from ..saga.events import SagaCreated, encode_events
 from ..saga.validation import KnownHandlers, check_definition, parse_steps
-from .folding import workflow_of
+from .folding import decode_stored, workflow_of
 from .ids import is_saga_id
 from .key_records import IdempotencyRecord, NewRecord
 from .records import LockGrant, LockRequest, NewSaga
@@ -190,5 +190,5 @@ def _document(record: IdempotencyRecord) -> dict[str, Any]:
     document["status"] = str(record.status)
     for name in ("result", "parameters"):
         raw: msgspec.Raw | None = getattr(record, name)
-        document[name] = None if raw is None else decode(raw)
+        document[name] = None if raw is None else decode_stored(raw, f"the record of idempotency key {record.key!r}")
     return document

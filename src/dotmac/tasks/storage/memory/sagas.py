@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ...errors import JournalConflict, OwnershipLost, SagaNotFound, SagaStateError
 from ...models import OperationStatus
 from ...saga.events import SagaAdopted, encode_events
-from ..heads import first_head, next_stamp
+from ..heads import first_head, next_stamp, too_new
 from ..ids import make_saga_id
 from ..key_records import IdempotencyRecord
 from ..protocol import ANNOUNCED_AHEAD, DUE_TOPIC, saga_topic, worker_topic
@@ -112,6 +112,7 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
             owner=None if leaves else meta.owner,
             due_at=due_at,
             cancel=None if final else meta.cancel,
+            format=max(meta.format, entry.format),
         )
         saga.expires_at = now + entry.retention if final and entry.retention is not None else None
         if leaves:
@@ -127,6 +128,9 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
         saga = self._saga(adoption.saga_id)
         meta = saga.meta
         if meta.epoch == adoption.expected_epoch and adoption.expected_length in (None, meta.length):
+            if meta.format > adoption.reads:
+                self._leave(saga, adoption.pause)
+                raise too_new(adoption.saga_id, meta.format, adoption.reads)
             at, epoch = next_stamp(meta.updated_at, self.now()), meta.epoch + 1
             event = SagaAdopted(adoption.worker, epoch, adoption.previous)
             entry = JournalEntry(meta.length, at, epoch, adoption.entry_id, encode_events([event]))
@@ -139,7 +143,18 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
             )
         elif saga.journal[-1].entry_id != adoption.entry_id:
             raise OwnershipLost(f"saga {adoption.saga_id} has epoch {meta.epoch}, owner {meta.owner}")
-        return SagaRecord(saga.meta, list(saga.journal), list(saga.notes))
+        return SagaRecord(saga.meta, list(saga.journal))
+
+    def _leave(self, saga: _Saga, pause: float) -> None:
+        """Leave a saga to workers that read newer journals; one that waits to be asked for stays as it is."""
+        meta = saga.meta
+        if meta.owner is None and meta.due_at is None:
+            return
+        self.disown(meta.owner, meta.saga_id)
+        # A lost owner may still write: the new epoch tells it that the saga is another's.
+        epoch, due_at = meta.epoch if meta.owner is None else meta.epoch + 1, self.now() + pause
+        saga.meta = replace(meta, owner=None, epoch=epoch, due_at=due_at)
+        self._set_due(meta.saga_id, due_at)
 
     @verb
     def release_saga(self, saga_id: str, epoch: int, due_at: float | None) -> None:

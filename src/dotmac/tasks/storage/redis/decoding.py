@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Raw
 
+from dotmac.tasks.errors import UnreadableSaga
 from dotmac.tasks.models import OperationStatus
 
-from ..records import MICROSECONDS, JournalEntry, SagaMeta, SagaNote, SagaRecord
-from .core import fields_of
+from ..records import MICROSECONDS, JournalEntry, SagaMeta, SagaNote
 
 
 def decode_meta(saga_id: str, found: dict[bytes, bytes]) -> SagaMeta:
-    """A saga's head from its hash."""
+    """A saga's head from its hash. Raises UnreadableSaga."""
+    try:
+        return _meta(saga_id, found)
+    except (KeyError, ValueError) as error:
+        raise UnreadableSaga(f"the head of saga {saga_id} cannot be read: {error!r}") from error
 
+
+def listed_meta(saga_id: str, found: dict[bytes, bytes]) -> SagaMeta:
+    """A saga's head for a list. One that cannot be read is listed with the status ``unknown``."""
+    try:
+        return _meta(saga_id, found)
+    except (KeyError, ValueError):
+        tenant_id, workflow_type = (found.get(name, b"").decode(errors="replace") for name in (b"t", b"y"))
+        return SagaMeta(saga_id, tenant_id, workflow_type, OperationStatus.UNKNOWN, 0.0, 0.0)
+
+
+def _meta(saga_id: str, found: dict[bytes, bytes]) -> SagaMeta:
     def text(name: bytes) -> str | None:
         value = found.get(name)
         return None if value is None else value.decode()
@@ -33,16 +50,24 @@ def decode_meta(saga_id: str, found: dict[bytes, bytes]) -> SagaMeta:
         due_at=float(found[b"d"]) / MICROSECONDS if b"d" in found else None,
         cancel=text(b"x"),
         idempotency_key=text(b"k"),
+        format=int(found.get(b"f", b"1")),
     )
 
 
-def decode_saga(saga_id: str, head: list[bytes], journal: list[bytes], notes: list[bytes]) -> SagaRecord:
-    """A whole saga from its hash, its list and its notes."""
-    return SagaRecord(
-        decode_meta(saga_id, fields_of(head)),
-        [_entry(sequence, line) for sequence, line in enumerate(journal)],
-        sorted((_note(line) for line in notes), key=lambda note: note.at),
-    )
+def decode_entries(saga_id: str, sequences: Iterable[int], lines: list[bytes]) -> list[JournalEntry]:
+    """Entries of a journal. Raises UnreadableSaga."""
+    try:
+        return [_entry(sequence, line) for sequence, line in zip(sequences, lines, strict=False)]
+    except ValueError as error:
+        raise UnreadableSaga(f"the journal of saga {saga_id} is damaged: {error}") from error
+
+
+def decode_notes(saga_id: str, lines: list[bytes]) -> list[SagaNote]:
+    """The notes beside a journal, oldest first. Raises UnreadableSaga."""
+    try:
+        return sorted((_note(line) for line in lines), key=lambda note: note.at)
+    except ValueError as error:
+        raise UnreadableSaga(f"a note beside saga {saga_id} is damaged: {error}") from error
 
 
 def _entry(sequence: int, line: bytes) -> JournalEntry:

@@ -17,6 +17,7 @@ import trio
 
 from dotmac.tasks.errors import EnvironmentFault, StorageMisconfigured, StorageRefused
 from dotmac.tasks.models import Finding, Verdict
+from dotmac.tasks.saga.events import JOURNAL_FORMAT
 
 from ..embedded import EmbeddedServer
 from ..folding import findings_of_workers
@@ -24,7 +25,7 @@ from .checks import DEFAULT_PARTITIONS, FORMAT, check_messages, parse_report, re
 from .connecting import Target
 from .gateway import RedisClient, open_client
 from .judging import judge, on_node
-from .layout import Layout
+from .layout import Layout, newer_formats
 from .options import RedisOptions
 from .scripts import load
 from .workers import worker_record
@@ -54,6 +55,7 @@ async def _examine(client: RedisClient, target: Target) -> list[Finding]:
         lambda: _clock(client),
         lambda: _latency(client),
         lambda: _namespace(client, target, len(replies)),
+        lambda: _journals(client, target),
         lambda: _scripts(client),
         lambda: _messages(client, target),
         lambda: _workers(client, target),
@@ -155,6 +157,20 @@ async def _namespace(client: RedisClient, target: Target, primaries: int) -> lis
         remedy = f"begin a new namespace: another prefix, with partitions={primaries * 4}"
         return [Finding("namespace", Verdict.ADVICE, message, remedy=remedy)]
     return [Finding("namespace", Verdict.OK, f"{name}, format {FORMAT}, {partitions} partitions")]
+
+
+async def _journals(client: RedisClient, target: Target) -> list[Finding]:
+    key = Layout(target.prefix, 1).namespace
+    count = await client.execute("HGET", key, "partitions", key=key, repeatable=True)
+    newer = 0
+    for partition in Layout(target.prefix, int(count or 0)).partitions:
+        names = partition.index, *newer_formats(JOURNAL_FORMAT)
+        newer += await client.execute("ZLEXCOUNT", *names, key=partition.index, repeatable=True)
+    if not newer:
+        return [Finding("journals", Verdict.OK, f"no saga needs a newer journal format than {JOURNAL_FORMAT}")]
+    message = f"{newer} sagas need a newer journal format than {JOURNAL_FORMAT}, which this version reads"
+    remedy = "run workers of the version of dotmac-tasks that wrote them, or of a later one"
+    return [Finding("journals", Verdict.ADVICE, message, remedy=remedy)]
 
 
 async def _scripts(client: RedisClient) -> list[Finding]:

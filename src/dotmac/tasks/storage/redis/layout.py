@@ -7,6 +7,8 @@
 ``…:l:<name>``, ``…:q:<name>``, ``…:w:<name>``  a lock, its queue, its waiters;  ``…:held``  zset: held locks
 ``{prefix:w}:leases``, ``…:infos``, ``…:cancels:<worker>``    the workers;  ``{prefix:ns}``  the namespace itself
 
+In ``idx``, a saga whose journal needs a newer format than the first one also has a name by that format.
+
 All keys of a partition share a hash tag, so every script finds its keys on one node of a Cluster. In ``own`` and
 ``idx`` all scores are 0: members are sorted by name, and a name begins with what it is looked up by.
 """
@@ -24,6 +26,17 @@ MAX_PARTITIONS = 256
 SEPARATOR = b"\0"
 RECORDS = b"k:"
 """Stands before the keys of idempotency records, behind the tag of their partition."""
+
+
+def format_field(number: int) -> str:
+    """A journal format as stored: texts of this form sort as their numbers."""
+    return f"{number:04d}"
+
+
+def newer_formats(number: int) -> tuple[bytes, bytes]:
+    """Bounds of the names in ``idx`` of sagas whose journals need a newer format."""
+    start = b"f" + SEPARATOR
+    return b"(" + start + format_field(number).encode() + SEPARATOR + b"\xff", b"(" + start + b"\xff"
 
 
 class Partition:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from dotmac.tasks.errors import LockLost
+from dotmac.tasks.errors import LockLost, StoredDataUnreadable
 
 from ..records import MICROSECONDS, LockGrant, LockQueued, LockRecord, LockRequest, LockState, LockWaiting
 from .commands import Argument
@@ -114,12 +114,15 @@ def _waiter(line: bytes) -> LockWaiting:
 
 
 def _lock(name: str, fields: dict[bytes, bytes], waiters: int) -> LockRecord:
-    return LockRecord(
-        name=name,
-        owner=fields[b"own"].decode(),
-        token=fields[b"tok"].decode(),
-        fence=int(fields[b"f"]) - int(fields[b"n"]) + 1,
-        since=int(fields[b"s"]) / MICROSECONDS,
-        until=int(fields[b"u"]) / MICROSECONDS,
-        waiters=waiters,
-    )
+    try:
+        return LockRecord(
+            name=name,
+            owner=fields[b"own"].decode(),
+            token=fields[b"tok"].decode(),
+            fence=int(fields[b"f"]) - int(fields[b"n"]) + 1,
+            since=int(fields[b"s"]) / MICROSECONDS,
+            until=int(fields[b"u"]) / MICROSECONDS,
+            waiters=waiters,
+        )
+    except (KeyError, ValueError) as error:
+        raise StoredDataUnreadable(f"the lock {name!r} cannot be read: {error!r}") from error

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from msgspec import Raw
 
-from dotmac.tasks.errors import ClaimLost, IdempotencyKeyNotFound
+from dotmac.tasks.errors import ClaimLost, IdempotencyKeyNotFound, StoredDataUnreadable
 from dotmac.tasks.models import OperationStatus
 
 from ..key_records import ClaimVerdict, Completion, IdempotencyRecord, NewRecord
@@ -105,7 +105,14 @@ def decode_record(key: str, flat: list[bytes]) -> IdempotencyRecord:
 
 
 def decode_fields(key: str, found: dict[bytes, bytes]) -> IdempotencyRecord:
-    """A record from its hash."""
+    """A record from its hash. Raises StoredDataUnreadable."""
+    try:
+        return _decoded(key, found)
+    except (KeyError, ValueError) as error:
+        raise StoredDataUnreadable(f"the record of idempotency key {key!r} cannot be read: {error!r}") from error
+
+
+def _decoded(key: str, found: dict[bytes, bytes]) -> IdempotencyRecord:
     get = found.get
     user, error, token, owner, saga = get(b"u"), get(b"er"), get(b"tok"), get(b"own"), get(b"sid")
     parameters, result = get(b"pa"), get(b"re")

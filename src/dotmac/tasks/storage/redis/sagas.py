@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import uuid4
+
+import trio
 
 from dotmac.tasks.errors import JournalConflict, OwnershipLost, SagaNotFound, SagaStateError
 
 from ...saga.events import SagaAdopted, encode_events
-from ..heads import first_head
+from ..heads import first_head, too_new
 from ..ids import any_partition, make_saga_id, partition_of_key
 from ..key_records import Completion
 from ..protocol import record_topic, saga_topic, worker_topic
 from ..records import MICROSECONDS, Adoption, Append, Appended, Creation, NewSaga, SagaMeta, SagaRecord
 from .commands import Argument
 from .core import RedisCore, fields_of, marked, micros, optional, verb
-from .decoding import decode_meta, decode_saga
+from .decoding import decode_entries, decode_meta, decode_notes
+from .layout import format_field
 from .records import decode_record
 from .scripts import load
 
 _CREATE, _APPEND, _ADOPT = load("saga_create"), load("saga_append"), load("saga_adopt")
 _LOAD, _RELEASE, _CANCEL, _NOTE = load("saga_load"), load("saga_release"), load("saga_cancel"), load("saga_note")
-_NOTICE = load("worker_notice")
+_NOTICE, _READ = load("worker_notice"), load("saga_read")
+_WHOLE_BYTES, _PIECE_BYTES, _PIECE_ENTRIES = 65_536, 262_144, 500
+_JOURNALS_AT_ONCE = 2
 _HIGHEST = 1000  # priorities end here; stored upside down, so that sorting by name puts the highest first
 
 
 class RedisSagas(RedisCore):
     """See `SagaStore`; what finds and lists sagas is in `search`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces = trio.Semaphore(_JOURNALS_AT_ONCE)
 
     def new_saga_id(self, key: str | None = None) -> str:
         """See `SagaStore`."""
@@ -52,6 +62,7 @@ class RedisSagas(RedisCore):
             b"" if new.due_at is None else micros(new.due_at),
             layout.due_channel,
             new.priority,
+            format_field(new.format),
         ]
         if new.key is not None:
             key = new.key
@@ -85,6 +96,7 @@ class RedisSagas(RedisCore):
             entry.status.value,
             entry.cursor,
             saga_id,
+            format_field(entry.format),
         ]
         if final or entry.release:
             keys += [partition.owned, partition.due]
@@ -122,7 +134,6 @@ class RedisSagas(RedisCore):
                 partition.journal(saga_id),
                 partition.owned,
                 partition.due,
-                partition.notes(saga_id),
             ],
             [
                 saga_id,
@@ -131,12 +142,18 @@ class RedisSagas(RedisCore):
                 adoption.entry_id,
                 encode_events([event]),
                 b"" if length is None else length,
+                format_field(adoption.reads),
+                micros(adoption.pause),
+                _WHOLE_BYTES,
+                self.layout.due_channel,
             ],
             slot=partition.slot,
         )
+        if reply[0] == b"unreadable":
+            raise too_new(adoption.saga_id, int(reply[1]), adoption.reads)
         if reply[0] != b"ok":
             raise _refusal(adoption.saga_id, reply)
-        record = decode_saga(adoption.saga_id, *reply[1:])
+        record = await self._record(adoption.saga_id, reply[1], reply[2], [])
         if adoption.previous is not None and record.meta.cancel is not None:
             await self.drop_notice(adoption.previous, adoption.saga_id)
         return record
@@ -187,18 +204,45 @@ class RedisSagas(RedisCore):
         except SagaNotFound:
             return None
         keys = [partition.saga(raw), partition.journal(raw), partition.notes(raw)]
-        head, journal, notes = await self.client.run(_LOAD, keys, durable=False)
-        return decode_saga(saga_id, head, journal, notes) if head else None
+        head, journal, notes = await self.client.run(_LOAD, keys, [_WHOLE_BYTES], durable=False)
+        return await self._record(saga_id, head, journal, notes) if head else None
+
+    async def _record(self, saga_id: str, head: list[bytes], journal: list[bytes], notes: list[bytes]) -> SagaRecord:
+        """The saga from what a script gave; a journal that was left out is read now, in pieces.
+
+        The pieces of few journals are on their way at once: the renewal of a lease waits behind them on the connection.
+        """
+        meta = decode_meta(saga_id, fields_of(head))
+        if not journal:
+            async with self._pieces:
+                journal = await self._read(saga_id, range(meta.length))
+        return SagaRecord(meta, decode_entries(saga_id, range(meta.length), journal), decode_notes(saga_id, notes))
+
+    async def _read(self, saga_id: str, positions: Sequence[int]) -> list[bytes]:
+        partition, lines = self.layout.of_saga(saga_id), list[bytes]()
+        journal = partition.journal(saga_id.encode())
+        while len(lines) < len(positions):
+            asked = positions[len(lines) : len(lines) + _PIECE_ENTRIES]
+            piece = await self.client.run(_READ, [journal], [_PIECE_BYTES, *asked], durable=False, slot=partition.slot)
+            if not piece:
+                raise SagaNotFound(f"saga {saga_id} was forgotten while its journal was read")
+            lines += piece
+        return lines
 
     @verb
     async def saga_meta(self, saga_id: str) -> SagaMeta | None:
         """See `SagaStore`."""
+        found = await self._saga_head(saga_id)
+        return decode_meta(saga_id, found) if found else None
+
+    async def _saga_head(self, saga_id: str) -> dict[bytes, bytes]:
+        """The saga's hash; empty if there is no such saga."""
         try:
             name = self.layout.of_saga(saga_id).saga(saga_id.encode())
         except SagaNotFound:
-            return None
+            return {}
         found: dict[bytes, bytes] = await self.client.execute("HGETALL", name, key=name, repeatable=True)
-        return decode_meta(saga_id, found) if found else None
+        return found
 
     @verb
     async def add_note(self, saga_id: str, entry: bytes) -> bool:

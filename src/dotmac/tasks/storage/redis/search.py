@@ -18,6 +18,7 @@ from dotmac.tasks.models import OperationStatus
 from ..ids import ids_made
 from ..records import MICROSECONDS, SAGA_STATUSES, AdoptableSaga, Purged, SagaFilter, SagaMeta, SagaPage, WorkerRecord
 from .core import micros, verb
+from .decoding import listed_meta
 from .layout import SEPARATOR, Partition
 from .quiet import QuietPartitions
 from .sagas import RedisSagas
@@ -190,10 +191,15 @@ class RedisSearch(RedisSagas, RedisWorkers):
         return [name[len(prefix) :].decode() for name, _ in zip(merged, range(count), strict=False)]
 
     async def _metas(self, ids: list[str]) -> list[SagaMeta | None]:
-        return await all_at_once(self.saga_meta, ids)
+        return await all_at_once(self._listed_meta, ids)
+
+    async def _listed_meta(self, saga_id: str) -> SagaMeta | None:
+        found = await self._saga_head(saga_id)
+        return listed_meta(saga_id, found) if found else None
 
     async def _adoptable(self, ids: list[str], limit: int, free: Callable[[SagaMeta], bool]) -> list[AdoptableSaga]:
         metas = [meta for meta in await self._metas(ids) if meta is not None and free(meta)]
+        metas = [meta for meta in metas if meta.status is not OperationStatus.UNKNOWN]  # its head cannot be read
         metas.sort(key=lambda meta: (-meta.priority, meta.saga_id))
         return [AdoptableSaga(m.saga_id, m.epoch, m.priority, m.owner) for m in metas[:limit]]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from dotmac.tasks.errors import OwnershipLost
 
-from ...jsonvalue import decode, encode
+from ...jsonvalue import encode
 from ..records import MICROSECONDS, Renewal, WorkerRecord
 from .core import RedisCore, micros, verb
 from .scripts import load
 
 _REGISTER, _RENEW = load("worker_register"), load("worker_renew")
 _RETIRE, _FORGET = load("worker_retire"), load("worker_forget")
+
+_info_of = msgspec.json.Decoder(dict[str, str]).decode
 
 
 class RedisWorkers(RedisCore):
@@ -56,4 +60,8 @@ class RedisWorkers(RedisCore):
 def worker_record(name: bytes, until: float, info: bytes | None) -> WorkerRecord:
     """A worker as it is stored: its lease in microseconds, its start and what it registered with."""
     started, _, details = (info or b"0 {}").partition(b" ")
-    return WorkerRecord(name.decode(), float(started) / MICROSECONDS, until / MICROSECONDS, decode(details))
+    try:
+        return WorkerRecord(name.decode(), float(started) / MICROSECONDS, until / MICROSECONDS, _info_of(details))
+    except (ValueError, msgspec.MsgspecError):
+        # Its lease and its sagas count all the same: a worker whose description is damaged is a worker.
+        return WorkerRecord(name.decode(errors="replace"), 0.0, until / MICROSECONDS)
