@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 MUTATING = frozenset({
     "create_record", "claim_record", "renew_claim", "complete_record", "abandon_claim", "create_saga", "append",
-    "adopt_saga", "release_saga", "request_cancel", "register_worker", "renew_worker", "retire_worker", "purge",
+    "adopt_saga", "release_saga", "keep_snapshot", "request_cancel", "register_worker", "renew_worker",
+    "retire_worker", "purge",
 })  # fmt: skip
 READING = frozenset({
     "get_record", "list_records", "due_sagas", "orphaned_sagas", "load_saga", "saga_meta", "list_sagas", "count_sagas",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from saga.model import Budget, Node, begin, choices
+from saga.properties import check_snapshot
 
 if TYPE_CHECKING:
     from dotmac.tasks.saga.definition import SagaDefinition
@@ -50,6 +51,7 @@ def _visit(node: Node, walk: Walk, finished: dict[tuple[object, ...], bool]) -> 
         assert finished[key], "the saga comes back to where it was: it need never end"
         return
     finished[key] = False
+    check_snapshot(node)
     ways = choices(node)
     if node.live.status.is_final and not node.batch:
         (walk.calm_ends if node.calm else walk.ends)[node.live.status] += 1

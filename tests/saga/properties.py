@@ -20,11 +20,21 @@ from dotmac.tasks.saga.events import (
     encode_events,
 )
 from dotmac.tasks.saga.machine import fold
+from dotmac.tasks.saga.snapshots import pack, unpack
 from dotmac.tasks.saga.state import TrackStatus
 
 if TYPE_CHECKING:
     from dotmac.tasks.saga.commands import Invoke
     from saga.model import Node
+
+
+def check_snapshot(node: Node) -> None:
+    """A snapshot restores the state that it was made from."""
+    state = node.live
+    results = {at: 0 for at, step in enumerate(state.steps) if step.result is not None}
+    given = {at: step.result for at, step in enumerate(state.steps) if step.result is not None}
+    restored, fruitless = unpack(pack(state, 3), state.definition, results, lambda step, _entry: given[step])
+    assert (restored, fruitless) == (state, 3)
 
 
 def check_invoke(node: Node, invoke: Invoke) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 import trio
 import trio.lowlevel
+from msgspec import Raw
 from trio.testing import MockClock
 
 from dotmac.tasks import BackgroundOperationsManager
 from dotmac.tasks.errors import ClaimLost
+from dotmac.tasks.saga.snapshots import SNAPSHOT_FORMAT
 from dotmac.tasks.storage.memory import MemoryStorage
 from dotmac.tasks.storage.protocol import record_topic
-from dotmac.tasks.storage.records import LockGrant
+from dotmac.tasks.storage.records import LockGrant, Snapshot
 from storage.stored import (
     COMPLETED,
     LONG,
@@ -42,6 +44,7 @@ async def _saga_verb(storage: MemoryStorage, make: Callable[[Any], Coroutine[Any
     return await make(storage._sagas[saga_id].meta)
 
 
+SNAPSHOT = Snapshot(SNAPSHOT_FORMAT, 1, {}, Raw(b"{}"))
 VERBS: dict[str, Call] = {
     "create_record": lambda s: s.create_record(new_record("new")),
     "claim_record": lambda s: claim(s, "new"),
@@ -53,6 +56,7 @@ VERBS: dict[str, Call] = {
     "append": lambda s: _saga_verb(s, lambda meta: s.append(entry(meta, COMPLETED, completion=done("claimed")))),
     "adopt_saga": lambda s: _saga_verb(s, lambda meta: s.adopt_saga(adoption(meta))),
     "release_saga": lambda s: _saga_verb(s, lambda meta: s.release_saga(meta.saga_id, meta.epoch, 0.0)),
+    "keep_snapshot": lambda s: _saga_verb(s, lambda meta: s.keep_snapshot(meta.saga_id, meta.epoch, SNAPSHOT)),
     "request_cancel": lambda s: _saga_verb(s, lambda meta: s.request_cancel(meta.saga_id, "why")),
     "add_note": lambda s: _saga_verb(s, lambda meta: s.append_saga_history(meta.saga_id, {"event": "note"})),
     "register_worker": lambda s: s.register_worker("w9", LONG, {}),

@@ -15,7 +15,6 @@ import trio
 
 from ..errors import EnvironmentFault, StorageUnavailable, UnreadableSaga
 from ..saga.events import SagaResumed
-from ..storage.folding import state_of
 from ..storage.protocol import StorageProtocol
 from ..storage.records import Adoption, SagaMeta
 from .fresh_ids import fresh_id
@@ -53,13 +52,11 @@ async def _hand_over(storage: StorageProtocol, meta: SagaMeta, resume: SagaResum
         record = await storage.adopt_saga(
             Adoption(meta.saga_id, name, meta.epoch, fresh_id(), expected_length=meta.length)
         )
-        taken = record.meta
         try:
-            state = state_of(record)
+            journal = Journal.of(storage, record)
         except UnreadableSaga:
-            await storage.release_saga(meta.saga_id, taken.epoch, None)
+            await storage.release_saga(meta.saga_id, record.meta.epoch, None)
             raise
-        journal = Journal(storage, state, epoch=taken.epoch, sequence=taken.length, at=taken.updated_at)
         if resume is not None:
             journal.record(resume)
         await journal.release(storage.now())

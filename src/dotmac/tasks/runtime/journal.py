@@ -10,23 +10,27 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import trio
+from msgspec import Raw
 
 from ..errors import EnvironmentFault
 from ..metrics import listening
 from ..models import OperationStatus
-from ..saga.events import Event, SagaCompleted, encode_events
+from ..saga.events import AttemptSucceeded, Event, SagaCompleted, encode_events
 from ..saga.fold import apply
+from ..saga.snapshots import SNAPSHOT_FORMAT, pack
 from ..saga.state import SagaState
+from ..storage.folding import folded
 from ..storage.key_records import Completion
 from ..storage.protocol import StorageProtocol
-from ..storage.records import Append, Appended
+from ..storage.records import Append, Appended, SagaRecord, Snapshot
 from .fresh_ids import fresh_id
 from .log_fields import saga_fields
 from .telling import tell_event
 
+_ENTRIES_AT_RELEASE, _ENTRIES_WHILE_OWNED = 64, 512  # between two snapshots
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,10 +43,11 @@ class Journal:
         state: The fold of everything recorded, appended or not.
         closed: An entry that gave up ownership is durable; nothing more can be written.
         at: When the newest durable entry was written, by the storage's clock.
+        fruitless: How many adoptions in a row, up to the newest durable entry, led to nothing.
     """
 
-    __slots__ = ("_batch", "_durable", "_nonce", "_seconds", "_storage", "at", "closed", "epoch", "sequence",
-                 "state")  # fmt: skip
+    __slots__ = ("_batch", "_durable", "_kept", "_nonce", "_results", "_seconds", "_storage", "at", "closed", "epoch",
+                 "fruitless", "sequence", "state")  # fmt: skip
 
     def __init__(self, storage: StorageProtocol, state: SagaState, *, epoch: int, sequence: int, at: float) -> None:
         self._storage = storage
@@ -51,11 +56,22 @@ class Journal:
         # Two owners never share an epoch; the nonce makes it visible if that promise should ever be broken.
         self._nonce = fresh_id()
         self._durable = state
+        self._results: dict[int, int] = {}
+        self._kept = 0
+        self.fruitless = 0
         self.at = at
         self.state = state
         self.epoch = epoch
         self.sequence = sequence
         self.closed = False
+
+    @classmethod
+    def of(cls, storage: StorageProtocol, record: SagaRecord) -> Self:
+        """The journal of a saga that has just been adopted. Raises UnreadableSaga."""
+        meta, read = record.meta, folded(record)
+        journal = cls(storage, read.state, epoch=meta.epoch, sequence=meta.length, at=meta.updated_at)
+        journal._results, journal._kept, journal.fruitless = read.results, read.kept, read.fruitless
+        return journal
 
     @property
     def pending(self) -> bool:
@@ -87,6 +103,7 @@ class Journal:
 
     async def release(self, due_at: float | None) -> None:
         """Append what is pending and give the saga up, to be adopted again at `due_at`. Raises as `flush` does."""
+        await self._keep_snapshot(_ENTRIES_AT_RELEASE)
         if self._batch:
             await self._append(release=True, due_at=due_at)
         else:
@@ -131,13 +148,31 @@ class Journal:
         if listening():
             for event in self._batch:
                 tell_event(state.definition, event, self._seconds)
+        for event in self._batch:
+            if type(event) is AttemptSucceeded and not event.undo:
+                self._results[event.step] = self.sequence
         self._batch.clear()
         self._seconds = 0.0
         self._durable = state
+        self.fruitless = 0
         self.at = appended.at
         self.sequence += 1
-        self.closed = status.is_final
+        self.closed = status.is_final or release
+        if not self.closed:
+            await self._keep_snapshot(_ENTRIES_WHILE_OWNED)
         return appended
+
+    async def _keep_snapshot(self, entries: int) -> None:
+        """Keep a snapshot of what is durable, once so many entries were written since the one before."""
+        if self.sequence - self._kept < entries:
+            return
+        state = self._durable
+        results = {step: at for step, at in self._results.items() if state.steps[step].result is not None}
+        snapshot = Snapshot(SNAPSHOT_FORMAT, self.sequence, results, Raw(pack(state, self.fruitless)))
+        # Without it the next owner reads more of the journal, nothing else; the one after it makes up for that.
+        with suppress(EnvironmentFault):
+            await self._storage.keep_snapshot(state.definition.saga_id, self.epoch, snapshot)
+        self._kept = self.sequence
 
     def _withdraw_completion(self) -> None:
         completed = self._batch.pop()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import trio
+from msgspec.structs import replace
 
 from ..errors import ActorDied, NotStarted, OwnershipLost, SagaNotFound, UnreadableSaga
 from ..metrics import listening
@@ -25,16 +26,13 @@ from ..saga.events import (
     AttemptStarted,
     CancelRequested,
     Event,
-    SagaAdopted,
     SagaCreated,
     SagaResumed,
-    decode_events,
     encode_events,
 )
 from ..saga.fold import apply
 from ..saga.machine import decide
 from ..saga.state import SagaState
-from ..storage.folding import state_of
 from ..storage.key_records import NewRecord
 from ..storage.records import Adoption, Creation, NewSaga, SagaMeta, SagaRecord
 from .environment import SagaEnvironment
@@ -44,6 +42,7 @@ from .log_fields import saga_fields
 from .messages import Cancel, Drain, Message
 from .permits import Permit
 from .saga_actor import SagaActor
+from .stored_sagas import record_of
 from .strays import Strays
 from .telling import tell_created, tell_event, tell_taken_over
 
@@ -170,7 +169,7 @@ class LiveSagas:
                 tell_taken_over(state.definition, adoption, record.meta.epoch)
             if record.meta.cancel is not None and state.cancel is None and not state.status.is_final:
                 journal.record(CancelRequested(record.meta.cancel))
-            self._spawn(journal, fruitless=_fruitless(record))
+            self._spawn(journal, fruitless=max(journal.fruitless - 1, 0))
 
     async def resume(self, meta: SagaMeta, decision: SagaResumed) -> None:
         """Let a parked saga go on here.
@@ -199,13 +198,15 @@ class LiveSagas:
         """The journal of an adopted saga. One that cannot be read is given back, for a while or, parked, for good."""
         meta = record.meta
         try:
-            state = state_of(record)
+            return Journal.of(self._storage, record)
         except UnreadableSaga:
+            if record.snapshot is not None:  # the journal is the truth
+                whole = await record_of(self._storage, meta.saga_id)
+                return await self._journal_of(replace(whole, meta=meta), resumes=resumes)
             pause = self._environment.standing_back.pause(meta.saga_id)
             due_at = None if resumes or meta.status.is_final else self._storage.now() + pause
             await self._storage.release_saga(meta.saga_id, meta.epoch, due_at)
             raise
-        return Journal(self._storage, state, epoch=meta.epoch, sequence=meta.length, at=meta.updated_at)
 
     def _spawn_or_leave(self, journal: Journal, opening: _Opening | None = None) -> None:
         """Run what is durable already, and thereby as good as promised, here or, if the worker stops, elsewhere."""
@@ -342,13 +343,3 @@ class _Opening:
         """No actor took the permit."""
         if self.permit is not None:
             self.permit.release()
-
-
-def _fruitless(record: SagaRecord) -> int:
-    """How many adoptions in a row, up to the newest entry but one, led to nothing."""
-    count = 0
-    for entry in reversed(record.journal):
-        if not all(isinstance(event, SagaAdopted) for event in decode_events(entry.events)):
-            break
-        count += 1
-    return max(count - 1, 0)

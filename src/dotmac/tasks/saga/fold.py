@@ -7,7 +7,7 @@ invent an outcome, so it raises `InternalError`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from msgspec.structs import replace
 
@@ -40,18 +40,20 @@ _RUNNING = TrackStatus.RUNNING
 _STARTABLE = (TrackStatus.READY, TrackStatus.WAITING)
 
 
-def fold(events: Iterable[Event]) -> SagaState:
-    """The state after these events, the first of which must be `SagaCreated`.
+def fold(events: Iterable[Event], state: SagaState | None = None) -> SagaState:
+    """The state after these events, which follow `state`; without one, the first of them must be `SagaCreated`.
 
     Raises:
         InternalError: The journal is empty, or an event cannot follow the ones before it.
     """
-    state: SagaState | None = None
     for event in events:
         state = apply(state, event)
+        if type(state.steps) is tuple:
+            # Changed in place until the end of the fold, so that it takes time in proportion to the events only.
+            state = replace(state, steps=cast("tuple[StepState, ...]", list(state.steps)))
     if state is None:
         raise InternalError("a journal cannot be empty")
-    return state
+    return replace(state, steps=tuple(state.steps))
 
 
 def apply(state: SagaState | None, event: Event) -> SagaState:
@@ -109,7 +111,7 @@ def _attempt_succeeded(state: SagaState, event: AttemptSucceeded) -> SagaState:
     step = replace(steps[cursor], forward=track, result=event.result)
     return replace(
         state,
-        steps=(*steps[:cursor], step, *steps[cursor + 1 :]),
+        steps=_with_step(steps, cursor, step),
         committed=state.committed or state.definition.steps[cursor].kind is StepKind.PIVOT,
         cursor=cursor + 1,
     )
@@ -230,7 +232,14 @@ def _failed_track(track: Track, failure: Failure) -> Track:
 def _with_track(state: SagaState, track: Track) -> SagaState:
     cursor, steps = state.cursor, state.steps
     step = replace(steps[cursor], undo=track) if state.undoing else replace(steps[cursor], forward=track)
-    return replace(state, steps=(*steps[:cursor], step, *steps[cursor + 1 :]))
+    return replace(state, steps=_with_step(steps, cursor, step))
+
+
+def _with_step(steps: tuple[StepState, ...], at: int, step: StepState) -> tuple[StepState, ...]:
+    if type(steps) is not tuple:  # of a fold that has not ended
+        cast("list[StepState]", steps)[at] = step
+        return steps
+    return (*steps[:at], step, *steps[at + 1 :])
 
 
 def _turn_back(state: SagaState, reason: str) -> SagaState:

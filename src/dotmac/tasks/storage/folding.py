@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -12,12 +12,30 @@ from msgspec import Raw
 from ..errors import StoredDataUnreadable, UnreadableSaga
 from ..jsonvalue import decode
 from ..models import Finding, SagaHistoryEntry, SagaSummary, SagaWorkflow, Verdict, WorkerInfo
-from ..saga.events import JOURNAL_FORMAT, SagaCreated, decode_events
+from ..saga.events import JOURNAL_FORMAT, AttemptSucceeded, SagaAdopted, SagaCreated, decode_events
 from ..saga.fold import fold
+from ..saga.snapshots import unpack
 from ..saga.state import SagaState
 from ..saga.views import history_entries, utc, workflow_view
 from .heads import too_new
-from .records import SagaMeta, SagaRecord, WorkerRecord
+from .records import SagaMeta, SagaRecord, Snapshot, WorkerRecord
+
+
+class Folded(NamedTuple):
+    """A journal as its owner needs it.
+
+    Attributes:
+        state: The saga's.
+        results: For each step that returned, the entry that holds its newest result.
+        fruitless: How many adoptions in a row, up to the newest entry, led to nothing.
+        kept: How many entries the snapshot covers.
+    """
+
+    state: SagaState
+    results: dict[int, int]
+    fruitless: int
+    kept: int
+
 
 TROUBLES = "troubles"
 """In what a worker registers with: what delays its handlers, one line each."""
@@ -29,6 +47,38 @@ def state_of(record: SagaRecord) -> SagaState:
     """The fold of the saga's journal. Raises UnreadableSaga."""
     with _readable(record):
         return fold(event for entry in record.journal for event in decode_events(entry.events))
+
+
+def folded(record: SagaRecord) -> Folded:
+    """The state of an adopted saga, from its snapshot if the record has one. Raises UnreadableSaga."""
+    with _readable(record):
+        snapshot, state = record.snapshot, None
+        results: dict[int, int] = {}
+        kept = fruitless = 0
+        if snapshot is not None:
+            state, fruitless = _restored(snapshot, record)
+            results, kept = dict(snapshot.results), snapshot.length
+        tail = [(entry.sequence, decode_events(entry.events)) for entry in record.journal if entry.sequence >= kept]
+        for sequence, events in tail:
+            fruitless = fruitless + 1 if all(type(event) is SagaAdopted for event in events) else 0
+            for event in events:
+                if type(event) is AttemptSucceeded and not event.undo:
+                    results[event.step] = sequence
+        return Folded(fold((event for _, events in tail for event in events), state), results, fruitless, kept)
+
+
+def _restored(snapshot: Snapshot, record: SagaRecord) -> tuple[SagaState, int]:
+    entries = {
+        entry.sequence: decode_events(entry.events) for entry in record.journal if entry.sequence < snapshot.length
+    }
+
+    def result_at(step: int, sequence: int) -> Raw:
+        returned = [event for event in entries[sequence] if type(event) is AttemptSucceeded and not event.undo]
+        return next(event.result for event in returned if event.step == step)
+
+    created = entries[0][0]
+    assert type(created) is SagaCreated  # noqa: S101 - narrows the type; a failure is an unreadable journal
+    return unpack(snapshot.state, created.definition, snapshot.results, result_at)
 
 
 @contextmanager

@@ -36,6 +36,7 @@ from .records import (
     SagaMeta,
     SagaPage,
     SagaRecord,
+    Snapshot,
     WorkerRecord,
 )
 from .seed_protocol import SeedStore
@@ -141,6 +142,13 @@ class SagaStore(Protocol):
             SagaNotFound: There is no such saga.
             UnreadableSaga: Its journal needs a newer format than the worker reads. The worker did not become the owner;
                 a saga that was due, or belonged to a worker, is due after `Adoption.pause`, without an owner.
+        """
+        ...
+
+    async def keep_snapshot(self, saga_id: str, epoch: int, snapshot: Snapshot) -> None:
+        """Keep a snapshot of the saga's state, instead of an earlier one, for who adopts the saga with a long journal.
+
+        Nothing is kept if the epoch is not the newest one, or the saga is gone.
         """
         ...
 

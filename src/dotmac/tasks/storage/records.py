@@ -6,6 +6,7 @@ Payloads (`events`) are JSON bytes that a storage keeps and never looks into.
 from __future__ import annotations
 
 import msgspec
+from msgspec import Raw
 
 from ..models import OperationStatus
 from ..saga.events import JOURNAL_FORMAT
@@ -78,11 +79,30 @@ class SagaNote(msgspec.Struct, frozen=True, gc=False):
 
 
 class SagaRecord(msgspec.Struct, frozen=True, gc=False):
-    """A saga as stored: its head, its whole journal in order, and the notes beside it."""
+    """A saga as stored: its head, its journal in order, and the notes beside it.
+
+    Attributes:
+        journal: Whole; with a snapshot, the first entry, those with results, and those after the snapshot.
+    """
 
     meta: SagaMeta
     journal: list[JournalEntry]
     notes: list[SagaNote] = msgspec.field(default_factory=list)
+    snapshot: Snapshot | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True, gc=False):
+    """The state of a saga after the first `length` entries of its journal; see `saga.snapshots`.
+
+    Attributes:
+        format: Of `state`.
+        results: For each step with a result, the entry that holds the result. They are needed besides.
+    """
+
+    format: int
+    length: int
+    results: dict[int, int]
+    state: Raw
 
 
 class NewSaga(msgspec.Struct, frozen=True, gc=False):

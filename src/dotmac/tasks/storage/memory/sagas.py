@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from ...errors import JournalConflict, OwnershipLost, SagaNotFound, SagaStateError
 from ...models import OperationStatus
 from ...saga.events import SagaAdopted, encode_events
+from ...saga.snapshots import SNAPSHOT_FORMAT
 from ..heads import first_head, next_stamp, too_new
 from ..ids import make_saga_id
 from ..key_records import IdempotencyRecord
@@ -31,6 +32,7 @@ from ..records import (
     SagaNote,
     SagaPage,
     SagaRecord,
+    Snapshot,
 )
 from .core import verb
 from .records import MemoryRecords
@@ -43,6 +45,7 @@ class _Saga:
     journal: list[JournalEntry]
     notes: list[SagaNote] = field(default_factory=list)
     expires_at: float | None = None
+    snapshot: Snapshot | None = None
 
 
 class MemorySagas(MemoryRecords, MemoryWorkers):
@@ -143,7 +146,11 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
             )
         elif saga.journal[-1].entry_id != adoption.entry_id:
             raise OwnershipLost(f"saga {adoption.saga_id} has epoch {meta.epoch}, owner {meta.owner}")
-        return SagaRecord(saga.meta, list(saga.journal))
+        snapshot = saga.snapshot
+        if snapshot is None or snapshot.format != SNAPSHOT_FORMAT:
+            return SagaRecord(saga.meta, list(saga.journal))
+        positions = sorted({0, *snapshot.results.values(), *range(snapshot.length, saga.meta.length)})
+        return SagaRecord(saga.meta, [saga.journal[at] for at in positions], snapshot=snapshot)
 
     def _leave(self, saga: _Saga, pause: float) -> None:
         """Leave a saga to workers that read newer journals; one that waits to be asked for stays as it is."""
@@ -155,6 +162,13 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
         epoch, due_at = meta.epoch if meta.owner is None else meta.epoch + 1, self.now() + pause
         saga.meta = replace(meta, owner=None, epoch=epoch, due_at=due_at)
         self._set_due(meta.saga_id, due_at)
+
+    @verb
+    def keep_snapshot(self, saga_id: str, epoch: int, snapshot: Snapshot) -> None:
+        """See `SagaStore`."""
+        saga = self._sagas.get(saga_id)
+        if saga is not None and saga.meta.epoch == epoch and saga.meta.owner is not None:
+            saga.snapshot = snapshot
 
     @verb
     def release_saga(self, saga_id: str, epoch: int, due_at: float | None) -> None:

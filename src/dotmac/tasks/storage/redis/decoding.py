@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 from msgspec import Raw
 
 from dotmac.tasks.errors import UnreadableSaga
 from dotmac.tasks.models import OperationStatus
 
-from ..records import MICROSECONDS, JournalEntry, SagaMeta, SagaNote
+from ...saga.snapshots import SNAPSHOT_FORMAT
+from ..records import MICROSECONDS, JournalEntry, SagaMeta, SagaNote, Snapshot
+
+_snapshot = msgspec.json.Decoder(Snapshot).decode
 
 
 def decode_meta(saga_id: str, found: dict[bytes, bytes]) -> SagaMeta:
@@ -60,6 +64,15 @@ def decode_entries(saga_id: str, sequences: Iterable[int], lines: list[bytes]) -
         return [_entry(sequence, line) for sequence, line in zip(sequences, lines, strict=False)]
     except ValueError as error:
         raise UnreadableSaga(f"the journal of saga {saga_id} is damaged: {error}") from error
+
+
+def decode_snapshot(data: bytes) -> Snapshot | None:
+    """A snapshot; None if this version cannot use it: the journal says the same."""
+    try:
+        snapshot = _snapshot(data)
+    except msgspec.MsgspecError:
+        return None
+    return snapshot if snapshot.format == SNAPSHOT_FORMAT else None
 
 
 def decode_notes(saga_id: str, lines: list[bytes]) -> list[SagaNote]:

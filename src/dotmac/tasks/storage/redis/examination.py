@@ -163,7 +163,7 @@ async def _journals(client: RedisClient, target: Target) -> list[Finding]:
     key = Layout(target.prefix, 1).namespace
     count = await client.execute("HGET", key, "partitions", key=key, repeatable=True)
     newer = 0
-    for partition in Layout(target.prefix, int(count or 0)).partitions:
+    for partition in () if count is None else Layout(target.prefix, int(count)).partitions:
         names = partition.index, *newer_formats(JOURNAL_FORMAT)
         newer += await client.execute("ZLEXCOUNT", *names, key=partition.index, repeatable=True)
     if not newer:

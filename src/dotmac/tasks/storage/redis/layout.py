@@ -1,6 +1,7 @@
 """How the keys of a namespace are named, and which partition holds what.
 
 ``{prefix:p0c}:s:<saga id>``  hash: the head of a saga        ``…:j:<saga id>``  list: its journal
+``…:h:<saga id>``             string: a snapshot of its state
 ``…:n:<saga id>``             hash: notes beside it           ``…:k:<key>``      hash: an idempotency record
 ``…:due``    zset: unowned sagas by due time                  ``…:own``          zset: who owns what, by name
 ``…:idx``    zset: what lists are made from, by name          ``…:exp``          zset: ended sagas by end of retention
@@ -61,6 +62,10 @@ class Partition:
     def journal(self, saga_id: bytes) -> bytes:
         """Journal of a saga."""
         return self._tag + b"j:" + saga_id
+
+    def snapshot(self, saga_id: bytes) -> bytes:
+        """Snapshot of a saga's state."""
+        return self._tag + b"h:" + saga_id
 
     def notes(self, saga_id: bytes) -> bytes:
         """Notes beside a saga."""

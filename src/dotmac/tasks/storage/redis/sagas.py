@@ -9,22 +9,23 @@ import trio
 
 from dotmac.tasks.errors import JournalConflict, OwnershipLost, SagaNotFound, SagaStateError
 
+from ...jsonvalue import encode
 from ...saga.events import SagaAdopted, encode_events
 from ..heads import first_head, too_new
 from ..ids import any_partition, make_saga_id, partition_of_key
 from ..key_records import Completion
 from ..protocol import record_topic, saga_topic, worker_topic
-from ..records import MICROSECONDS, Adoption, Append, Appended, Creation, NewSaga, SagaMeta, SagaRecord
+from ..records import MICROSECONDS, Adoption, Append, Appended, Creation, NewSaga, SagaMeta, SagaRecord, Snapshot
 from .commands import Argument
 from .core import RedisCore, fields_of, marked, micros, optional, verb
-from .decoding import decode_entries, decode_meta, decode_notes
+from .decoding import decode_entries, decode_meta, decode_notes, decode_snapshot
 from .layout import format_field
 from .records import decode_record
 from .scripts import load
 
 _CREATE, _APPEND, _ADOPT = load("saga_create"), load("saga_append"), load("saga_adopt")
 _LOAD, _RELEASE, _CANCEL, _NOTE = load("saga_load"), load("saga_release"), load("saga_cancel"), load("saga_note")
-_NOTICE, _READ = load("worker_notice"), load("saga_read")
+_NOTICE, _READ, _SNAPSHOT = load("worker_notice"), load("saga_read"), load("saga_snapshot")
 _WHOLE_BYTES, _PIECE_BYTES, _PIECE_ENTRIES = 65_536, 262_144, 500
 _JOURNALS_AT_ONCE = 2
 _HIGHEST = 1000  # priorities end here; stored upside down, so that sorting by name puts the highest first
@@ -134,6 +135,7 @@ class RedisSagas(RedisCore):
                 partition.journal(saga_id),
                 partition.owned,
                 partition.due,
+                partition.snapshot(saga_id),
             ],
             [
                 saga_id,
@@ -153,10 +155,18 @@ class RedisSagas(RedisCore):
             raise too_new(adoption.saga_id, int(reply[1]), adoption.reads)
         if reply[0] != b"ok":
             raise _refusal(adoption.saga_id, reply)
-        record = await self._record(adoption.saga_id, reply[1], reply[2], [])
+        record = await self._record(adoption.saga_id, reply[1], reply[2], [], reply[3])
         if adoption.previous is not None and record.meta.cancel is not None:
             await self.drop_notice(adoption.previous, adoption.saga_id)
         return record
+
+    @verb
+    async def keep_snapshot(self, saga_id: str, epoch: int, snapshot: Snapshot) -> None:
+        """See `SagaStore`."""
+        partition, raw = self.layout.of_saga(saga_id), saga_id.encode()
+        await self.client.run(
+            _SNAPSHOT, [partition.saga(raw), partition.snapshot(raw)], [epoch, encode(snapshot)], durable=False
+        )
 
     @verb
     async def release_saga(self, saga_id: str, epoch: int, due_at: float | None) -> None:
@@ -207,16 +217,23 @@ class RedisSagas(RedisCore):
         head, journal, notes = await self.client.run(_LOAD, keys, [_WHOLE_BYTES], durable=False)
         return await self._record(saga_id, head, journal, notes) if head else None
 
-    async def _record(self, saga_id: str, head: list[bytes], journal: list[bytes], notes: list[bytes]) -> SagaRecord:
+    async def _record(
+        self, saga_id: str, head: list[bytes], journal: list[bytes], notes: list[bytes], kept: bytes = b""
+    ) -> SagaRecord:
         """The saga from what a script gave; a journal that was left out is read now, in pieces.
 
         The pieces of few journals are on their way at once: the renewal of a lease waits behind them on the connection.
         """
         meta = decode_meta(saga_id, fields_of(head))
+        positions: Sequence[int] = range(meta.length)
+        snapshot = decode_snapshot(kept) if kept else None
+        if snapshot is not None:
+            positions = sorted({0, *snapshot.results.values(), *range(snapshot.length, meta.length)})
         if not journal:
             async with self._pieces:
-                journal = await self._read(saga_id, range(meta.length))
-        return SagaRecord(meta, decode_entries(saga_id, range(meta.length), journal), decode_notes(saga_id, notes))
+                journal = await self._read(saga_id, positions)
+        entries = decode_entries(saga_id, positions, journal)
+        return SagaRecord(meta, entries, decode_notes(saga_id, notes), snapshot)
 
     async def _read(self, saga_id: str, positions: Sequence[int]) -> list[bytes]:
         partition, lines = self.layout.of_saga(saga_id), list[bytes]()

@@ -166,6 +166,7 @@ class RedisSearch(RedisSagas, RedisWorkers):
                 partition.notes(raw),
                 partition.index,
                 partition.expiry,
+                partition.snapshot(raw),
             ]
             removed: int = await self.client.run(_FORGET, keys, [raw])
             return removed

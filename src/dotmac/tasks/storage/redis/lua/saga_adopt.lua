@@ -1,9 +1,10 @@
 -- Makes a worker the owner of a saga whose epoch is still the expected one, and reads what is needed to go on.
--- KEYS: 1 saga  2 journal  3 owned  4 due
+-- KEYS: 1 saga  2 journal  3 owned  4 due  5 snapshot
 -- ARGV: 1 saga id  2 worker  3 expected epoch  4 entry id  5 events (the adoption itself)
 --       6 expected length or ''  7 newest journal format that the worker reads  8 microseconds, see below
 --       9 bytes of journal to read at most  10 due channel
--- Returns: {'ok', saga..., journal...}; a longer journal is left out, to be read in pieces
+-- Returns: {'ok', saga..., journal..., snapshot or ''}; a longer journal is left out, to be read in pieces, and there
+--          may be a snapshot instead of most of it
 --          | {'gone'} | {'stale', epoch, owner} | {'unreadable', format}
 -- A saga whose journal needs a newer format is left to other workers: its lost owner is removed, and the saga is due
 -- after that many microseconds. A parked or pending saga that was not due stays as it is.
@@ -45,6 +46,7 @@ else
   -- Written once more, so that a WAIT or WAITAOF behind this call speaks of the adoption too.
   redis.call('HSET', KEYS[1], 'e', s[1])
 end
-local journal = {}
-if s[6] and tonumber(s[6]) <= tonumber(ARGV[9]) then journal = redis.call('LRANGE', KEYS[2], 0, -1) end
-return {'ok', redis.call('HGETALL', KEYS[1]), journal}
+if s[6] and tonumber(s[6]) <= tonumber(ARGV[9]) then
+  return {'ok', redis.call('HGETALL', KEYS[1]), redis.call('LRANGE', KEYS[2], 0, -1), ''}
+end
+return {'ok', redis.call('HGETALL', KEYS[1]), {}, redis.call('GET', KEYS[5]) or ''}
