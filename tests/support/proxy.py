@@ -61,6 +61,7 @@ class FaultProxy:
     Attributes:
         upstream: Where connections go from now on: host and port, or the path of a unix socket. May be changed.
         delay: Seconds that `Fault.DELAY` takes.
+        bytes_per_second: How fast replies pass on each connection; None: at once. May be changed.
         accepting: False: new connections are closed at once. May be changed.
         history: The faults so far.
     """
@@ -69,6 +70,7 @@ class FaultProxy:
         self.upstream = upstream
         self.delay = delay
         self.accepting = True
+        self.bytes_per_second: float | None = None
         self.history: list[Fault] = []
         self.host = "127.0.0.1"
         self._script: deque[Fault] = deque()
@@ -189,5 +191,7 @@ class FaultProxy:
             if fault is Fault.CUT_REPLY:
                 await connection.client.send_all(reply[: len(reply) // 2])
                 return
+            if self.bytes_per_second is not None:
+                await trio.sleep(len(reply) / self.bytes_per_second)
             if fault is not Fault.STALL_REPLY:
                 await connection.client.send_all(reply)

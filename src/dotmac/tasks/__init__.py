@@ -22,7 +22,9 @@ from .errors import (
     StorageMisconfigured,
     StorageRefused,
     StorageUnavailable,
+    StoredDataUnreadable,
     UnknownOperation,
+    UnreadableSaga,
     WouldDeadlock,
 )
 from .handle import SagaHandle
@@ -115,7 +117,9 @@ __all__ = [
     "StorageProtocol",
     "StorageRefused",
     "StorageUnavailable",
+    "StoredDataUnreadable",
     "UnknownOperation",
+    "UnreadableSaga",
     "Verdict",
     "WorkerInfo",
     "WouldDeadlock",
