@@ -238,3 +238,9 @@ def test_the_limit_counts_what_stands_round_the_references() -> None:
     resolve(parameters, stored(a="x" * 98), limit=size)
     with pytest.raises(InvalidInput, match=f"have 100 bytes of JSON, which makes {size} in all"):
         resolve(parameters, stored(a="x" * 98), limit=size - 1)
+
+
+@pytest.mark.parametrize("value", [None, 7, "text"])
+def test_a_scalar_holds_no_expression(value: Any) -> None:
+    assert list(find_references(value, "p")) == []
+    assert resolve(value, NOTHING) == value
