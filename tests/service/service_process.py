@@ -29,14 +29,16 @@ class ServiceProcess:
         folder: Its working directory.
         command: ``serve`` or ``worker``, with its arguments.
         redis_url: Where everything is kept.
+        files: File descriptors that the process may have; None: as many as this process.
     """
 
-    def __init__(self, folder: Path, *command: str, redis_url: str) -> None:
+    def __init__(self, folder: Path, *command: str, redis_url: str, files: int | None = None) -> None:
         self._log = folder / f"{command[0]}-{time.monotonic_ns()}.log"
         environment = {**os.environ, "REDIS_URL": redis_url, "PYTHONPATH": str(HERE), "PYTHONUNBUFFERED": "1"}
+        limit = [] if files is None else ["prlimit", f"--nofile={files}:{files}"]
         with self._log.open("wb") as log:
             self._process: subprocess.Popen[bytes] = spawn(
-                [*RUN, *command, "--log", "json"], cwd=folder, env=environment, stdout=log, stderr=log
+                [*limit, *RUN, *command, "--log", "json"], cwd=folder, env=environment, stdout=log, stderr=log
             )
 
     def lines(self) -> list[dict[str, Any]]:
@@ -65,6 +67,11 @@ class ServiceProcess:
         """Where it listens, once it does."""
         return self.logged("listening on ")
 
+    @property
+    def log(self) -> str:
+        """Everything that was logged so far."""
+        return self._log.read_text()
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal."""
         self._process.send_signal(number)
@@ -79,15 +86,17 @@ class ServiceProcess:
         self._process.wait()
 
 
-def serving(folder: Path, redis_url: str, *options: str) -> AbstractContextManager[ServiceProcess]:
+def serving(
+    folder: Path, redis_url: str, *options: str, files: int | None = None
+) -> AbstractContextManager[ServiceProcess]:
     """A service on a free port of loopback."""
-    return running(folder, redis_url, "serve", "shop_app:manager", "--bind", "127.0.0.1:0", *options)
+    return running(folder, redis_url, "serve", "shop_app:manager", "--bind", "127.0.0.1:0", *options, files=files)
 
 
 @contextmanager
-def running(folder: Path, redis_url: str, *command: str) -> Iterator[ServiceProcess]:
+def running(folder: Path, redis_url: str, *command: str, files: int | None = None) -> Iterator[ServiceProcess]:
     """A process that is gone afterwards."""
-    process = ServiceProcess(folder, *command, redis_url=redis_url)
+    process = ServiceProcess(folder, *command, redis_url=redis_url, files=files)
     try:
         yield process
     finally:

@@ -18,7 +18,8 @@ from ..errors import InvalidInput
 from ..http.asgi import route_path
 from ..http.authority import origin_of
 from .access import Access
-from .callers import set_caller
+from .callers import caller_of, set_caller
+from .connections import admitted
 from .problems import Problem
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -67,7 +68,11 @@ class Guard:
         request = Request(scope, receive)
         refusal = await self._refusal(request)
         answer = self._app if refusal is None else refusal
-        await answer(scope, receive, _hardened(send))
+        if caller_of(request) is None:
+            await answer(scope, receive, _hardened(send))
+            return
+        with admitted(scope):
+            await answer(scope, receive, _hardened(send))
 
     async def _refusal(self, request: Request) -> Response | None:
         host = request.headers.get("host", "")

@@ -23,6 +23,8 @@ from .exits import DRAINED, FAILED, STORAGE, killed_by
 from .server import serve
 
 _CLOSING_SECONDS = 10.0  # that open requests have to end once the process was asked to stop
+_BACKLOG = 1024  # connections that the system keeps for the process until it accepts them
+_HANDSHAKE_SECONDS = 10.0
 _log = logging.getLogger("dotmac.tasks.service")
 
 
@@ -49,6 +51,8 @@ class Front:
         config.certfile, config.keyfile = self.certfile, self.keyfile
         config.graceful_timeout = _CLOSING_SECONDS
         config.include_server_header = False
+        config.backlog = _BACKLOG
+        config.ssl_handshake_timeout = _HANDSHAKE_SECONDS
         config.errorlog = logging.getLogger("hypercorn.error")
         config.errorlog.setLevel(logging.WARNING)
         return config
