@@ -11,11 +11,16 @@ from dotmac.tasks import BackgroundOperationsManager, HandlerContext, MemoryStor
 charges: dict[str, int] = {}
 """What the payment service did, by token: a token that it knows does nothing again."""
 
+fences: list[int] = []
+"""Of the attempts that the payment service saw: it can refuse an attempt with a lower one."""
+
 charged = trio.Event()
 
 
 async def charge(parameters: dict[str, Any], context: HandlerContext) -> dict[str, Any]:
-    print(f"attempt {context.attempt}, fence {context.fence}, token known: {context.token in charges}")
+    highest = all(fence < context.fence for fence in fences)
+    print(f"attempt {context.attempt}, highest fence: {highest}, token known: {context.token in charges}")
+    fences.append(context.fence)
     charges.setdefault(context.token, parameters["cents"])
     if context.attempt == 1:
         charged.set()

@@ -28,9 +28,9 @@ PRINTS = {
     ],
     "operator_retry.py": ["failed", "open: step 'Ticket'", "completed {'ticket': 'paid 900'}", "payments made: 1"],
     "takeover.py": [
-        "attempt 1, fence 1, token known: False",
+        "attempt 1, highest fence: True, token known: False",
         "the first worker is lost",
-        "attempt 2, fence 2, token known: True",
+        "attempt 2, highest fence: True, token known: True",
         "completed with {'cents': 4200}; charges made: 1",
     ],
 }

@@ -170,6 +170,8 @@ async def test_a_takeover_goes_on_in_the_same_trace(autojump_clock: MockClock, r
     assert event.attributes["dotmac.saga.epoch"] == 2
     epochs = [(s.attributes or {})["dotmac.saga.epoch"] for s in recorded.named("do")]
     assert sorted(map(str, epochs)) == ["1", "1", "2"]
+    fences = {(s.attributes or {})["dotmac.attempt.fence"] for s in recorded.named("do")}
+    assert len(fences) == len(epochs)
     assert context_of(recorded.one("saga w completed")).trace_id in recorded.traces()
 
 

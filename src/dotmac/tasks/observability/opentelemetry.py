@@ -133,12 +133,13 @@ def _of_attempt(context: Any) -> dict[str, Any]:
         "dotmac.operation": context.operation_type,
         "dotmac.tenant": context.tenant_id,
         "dotmac.attempt": context.attempt,
+        "dotmac.attempt.fence": context.fence,
     }
     if context.saga_id is not None:
         attributes |= _of_saga(context.saga_id, context.workflow_type, context.tenant_id)
         attributes |= {
             "dotmac.saga.step": context.step,
-            "dotmac.saga.epoch": context.fence,
+            "dotmac.saga.epoch": context._epoch,  # noqa: SLF001 - of the package
             "dotmac.saga.direction": "compensation" if context.compensating else "forward",
         }
     return attributes

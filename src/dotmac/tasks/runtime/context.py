@@ -88,6 +88,7 @@ class HandlerContext(msgspec.Struct):
     step_happened: bool = True
     _beat: Callable[[Callable[[datetime | None], None]], None] = lambda _tell: None
     _permit: Permit | None = None
+    _epoch: int = 0  # of the saga's owner, for traces; 0 outside of sagas
     _queued: bool = False  # a plain function that has to wait for a thread is not invoked yet
 
     def heartbeat(self) -> None:

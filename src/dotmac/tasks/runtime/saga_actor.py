@@ -363,4 +363,5 @@ class SagaActor:
             step_happened=state.steps[command.step].result is not None,
             _beat=limit.beat,
             _permit=self._ready.permit,
+            _epoch=self.journal.epoch,
         )
