@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from dotmac.tasks.errors import InvalidInput
+from dotmac.tasks.errors import InvalidInput, MiddlewareNotInstalled
+from dotmac.tasks.http.decorator import idempotent_route
 from dotmac.tasks.http.options import IdempotencyOptions
-from dotmac.tasks.http.routes import RouteOverrides, RouteRule, Routes, idempotent_route, is_protected, overrides_of
+from dotmac.tasks.http.routes import RouteOverrides, RouteRule, Routes, is_protected, overrides_of
 
 DEFAULTS = IdempotencyOptions()
 
@@ -254,14 +256,36 @@ class Callable1:
 @pytest.mark.parametrize("endpoint", [plain, asynchronous, Callable1(), Callable1, functools.partial(plain)])
 def test_an_endpoint_stays_what_it_is_and_has_options(endpoint: Any) -> None:
     assert overrides_of(endpoint) is None
-    decorated = idempotent_route(required=True)(endpoint)
+    decorated = idempotent_route(lease=7)(endpoint)
     try:
         assert decorated is endpoint
         found = overrides_of(endpoint)
         assert found is not None
-        assert found.values == {"required": True}
+        assert found.values == {"lease": 7}
     finally:
         del endpoint.__dotmac_tasks_idempotency__
+
+
+@pytest.mark.parametrize("endpoint", [plain, asynchronous, functools.partial(plain)])
+def test_an_endpoint_that_checks_its_key_looks_like_the_endpoint(endpoint: Any) -> None:
+    decorated: Any = idempotent_route(required=True)(endpoint)
+    found = overrides_of(decorated)
+    assert found is not None
+    assert found.values == {"required": True}
+    assert overrides_of(endpoint) is None
+    assert inspect.signature(decorated) == inspect.signature(endpoint)
+    assert inspect.iscoroutinefunction(decorated) is inspect.iscoroutinefunction(endpoint)
+    with pytest.raises(MiddlewareNotInstalled):
+        decorated() if endpoint is not asynchronous else decorated().send(None)
+
+
+def test_an_outer_decorator_takes_the_check_of_a_key_away() -> None:
+    @idempotent_route(required=False)
+    @idempotent_route(required=True)
+    def endpoint() -> int:
+        return 1
+
+    assert endpoint() == 1
 
 
 @idempotent_route(lease=7)

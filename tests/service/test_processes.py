@@ -114,7 +114,7 @@ def test_logs_are_json_lines_that_name_the_saga(tmp_path: Path, redis_url: str) 
         saga_id = start_by_http(one, charge(), ship)
         assert ended(one, saga_id)["status"] == "compensated"
         (line,) = [line for line in one.lines() if "NonRetryableError" in line["message"]]
-        assert (line["saga_id"], line["tenant_id"], line["step"], line["level"]) == (saga_id, "acme", "Ship", "info")
+        assert (line["saga_id"], line["tenant_id"], line["step"], line["level"]) == (saga_id, "acme", "Ship", "warning")
         assert "NonRetryableError: no carrier" in line["error"]
 
 

@@ -28,6 +28,7 @@ from .errors import (
     WouldDeadlock,
 )
 from .handle import SagaHandle
+from .http.decorator import idempotent_route
 from .http.middleware import BackgroundOperationsMiddleware
 from .http.options import IdempotencyOptions
 from .http.requests import (
@@ -37,7 +38,7 @@ from .http.requests import (
     set_operation_result,
     start_saga_for_request,
 )
-from .http.routes import RouteRule, idempotent_route
+from .http.routes import RouteRule
 from .http.scope import Identity
 from .http.sealing import FernetCodec
 from .http.setup import add_background_operations_middleware

@@ -67,7 +67,7 @@ class AlreadyStarted(UsageError):
 
 
 class MiddlewareNotInstalled(UsageError):
-    """A helper for HTTP requests was called, but the request did not come through the middleware."""
+    """An HTTP helper, or an endpoint that needs a key, was called for a request that the middleware has not seen."""
 
 
 class SagaNotFound(UsageError, LookupError):

@@ -18,6 +18,7 @@ from .asgi import ClientGone, Reply, header_values, route_path
 from .authority import origin_of
 from .body import IN_MEMORY, BodyTooLarge, BufferedBody, Refusal, announced_length
 from .credentials import CREDENTIAL_HEADERS, with_cookies
+from .decorator import present_scope
 from .endpoints import NOWHERE, find_endpoint
 from .fingerprint import Fingerprint, RequestHead
 from .identity import Sender, SenderRules
@@ -101,6 +102,13 @@ class BackgroundOperationsMiddleware:
         if scope["type"] != "http" or is_handled(scope):
             await self.app(scope, receive, send)
             return
+        outer = present_scope.set(scope)
+        try:
+            await self._serve(scope, receive, send)
+        finally:
+            present_scope.reset(outer)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         method: str = scope["method"]
         router = None if method in SAFE_METHODS else router_ahead(self.app, scope)
         endpoint = find_endpoint(scope, router)
@@ -109,7 +117,7 @@ class BackgroundOperationsMiddleware:
         overrides = overrides_of(endpoint.function, method)
         options = self._routes.options(method, *paths, endpoint=overrides)
         reach = watch(scope, router)
-        state = RequestState(self.manager, options, self._header, path, self._senders.identify, reach)
+        state = RequestState(self.manager, options, self._header, path, self._senders.identify, reach, overrides)
         keep_state(scope, state)
         inside, asked = self.app, None
         if is_protected(method, options, overrides):

@@ -7,18 +7,17 @@ loses to a decorator and to a rule within it; an exempt path that is a mere defa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import InvalidInput
 from .options import SAFE_METHODS, IdempotencyOptions
 from .path_patterns import compile_pattern
 
 EXEMPT_PATHS = frozenset({"/health", "/healthz", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json"})
-_ATTRIBUTE = "__dotmac_tasks_idempotency__"
-_Endpoint = TypeVar("_Endpoint")
+ATTRIBUTE = "__dotmac_tasks_idempotency__"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,9 +25,15 @@ class RouteOverrides:
     """Some options by name, checked when they are written down."""
 
     values: Mapping[str, Any]
+    inner: RouteOverrides | None = None
+    """Those of the inner decorator of the same endpoint, which these include."""
 
     def __post_init__(self) -> None:
         IdempotencyOptions(fingerprint="json").replace(**self.values)  # which the fields to compare need
+
+    def has(self, others: RouteOverrides) -> bool:
+        """Whether these are the others, or include them."""
+        return self is others or (self.inner is not None and self.inner.has(others))
 
 
 _EXEMPT = RouteOverrides({"exempt": True})
@@ -158,34 +163,6 @@ def _checked_paths(paths: Collection[str]) -> frozenset[str]:
     return frozenset(path.rstrip("/") for path in paths)
 
 
-def idempotent_route(**overrides: Any) -> Callable[[_Endpoint], _Endpoint]:
-    """Options for one endpoint: ``@idempotent_route(required=True, in_flight="wait")``, nearest to the function.
-
-    The endpoint stays what it is: the options are an attribute of it. Functions, async or not, classes and objects
-    with ``__call__`` can have it; what wraps them with `functools.wraps` has it too. Of two decorators on one endpoint
-    the outer one wins.
-
-    Args:
-        **overrides: Fields of `IdempotencyOptions`.
-
-    Raises:
-        InvalidInput: Naming the option, or the endpoint if it takes no attribute.
-    """
-    checked = RouteOverrides(overrides)
-
-    def decorate(endpoint: _Endpoint) -> _Endpoint:
-        inner = overrides_of(endpoint)
-        merged = checked if inner is None else RouteOverrides({**inner.values, **overrides})
-        try:
-            setattr(endpoint, _ATTRIBUTE, merged)
-        except AttributeError:
-            reason = f"{type(endpoint).__name__} takes no attribute; decorate the function that it comes from"
-            raise InvalidInput("endpoint", reason) from None
-        return endpoint
-
-    return decorate
-
-
 def overrides_of(endpoint: Any, method: str | None = None) -> RouteOverrides | None:
     """What the decorator of an endpoint says; None: it has none.
 
@@ -194,12 +171,12 @@ def overrides_of(endpoint: Any, method: str | None = None) -> RouteOverrides | N
         method: Of the request. An endpoint with a method of its own for it (``post``, as Starlette's `HTTPEndpoint`
             has) may be decorated there.
     """
-    while isinstance(endpoint, partial) and not hasattr(endpoint, _ATTRIBUTE):
+    while isinstance(endpoint, partial) and not hasattr(endpoint, ATTRIBUTE):
         endpoint = endpoint.func
     own = getattr(endpoint, method.lower(), None) if method else None
     called = getattr(type(endpoint), "__call__", None)  # noqa: B004 - it is not asked whether, but what is called
     for holder in (own, endpoint, called):
-        found = getattr(holder, _ATTRIBUTE, None)
+        found = getattr(holder, ATTRIBUTE, None)
         if isinstance(found, RouteOverrides):
             return found
     return None

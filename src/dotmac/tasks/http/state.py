@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .asgi import Scope
     from .options import IdempotencyOptions
     from .reach import Reach
+    from .routes import RouteOverrides
     from .scope import Identity
 
 _STATE = "dotmac.tasks"
@@ -79,6 +80,7 @@ class RequestState:
         identify: Says whose request it is, from its scope. (The scope refers to this, so this must not refer to it:
             every request would be left for the garbage collector.)
         reach: How far the request came inside the app.
+        overrides: Of the endpoint's decorator; None: it has none, or the endpoint is not known.
         key: The idempotency key it carries; None: none, or not looked at (an exempt path, a safe method).
         identity: Whose request it is; None: not asked.
         cookies: Digests of cookies that are compared, because neither user nor credentials are known; None: no cookie
@@ -100,6 +102,7 @@ class RequestState:
     path: str
     identify: Callable[[Scope], Awaitable[Identity]]
     reach: Reach
+    overrides: RouteOverrides | None = None
     key: str | None = None
     identity: Identity | None = None
     cookies: tuple[str, ...] | None = None
