@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -9,7 +10,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dotmac.tasks import MemoryStorage, OperationStatus, OutcomeUnknown, RetryPolicy, SagaStateError
+from dotmac.tasks import (
+    BackgroundOperationsManager,
+    MemoryStorage,
+    OperationStatus,
+    OutcomeUnknown,
+    RetryPolicy,
+    SagaStateError,
+)
 from runtime.nodes import Fault, Ledger, Node, Wire, at_call, die_after, die_before, lose_reply, refuse, step, until
 
 COMPENSATED = OperationStatus.COMPENSATED
@@ -115,6 +123,35 @@ async def test_a_running_pivot_finishes_and_the_cancel_says_that_it_may_be_too_l
                 await other.manager.stop()
         assert ledger.effects == (["a", "undo a"] if fails else ["a", "p", "c"])
         assert outcome.status is (COMPENSATED if fails else OperationStatus.COMPLETED)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_running_pivot_in_a_thread_finishes_too(shared: MemoryStorage, elsewhere: bool, fails: bool) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def pivot(_parameters: dict[str, Any]) -> None:
+        entered.set()
+        assert leave.wait(30)
+        if fails:
+            raise ValueError("no")
+
+    def register(manager: BackgroundOperationsManager) -> None:
+        manager.register_operation_handler("pivot", pivot)
+
+    node, spare = Node(shared, register), Node(shared, register)
+    other = spare if elsewhere else node
+    async with node, spare:
+        handle = await begin(node, {"name": "p", "operation": "pivot", "kind": "pivot"})
+        await trio.to_thread.run_sync(entered.wait)
+        with pytest.raises(SagaStateError, match="pivot 'p' is running"):
+            await other.manager.cancel_saga(handle.saga_id)
+        actor = node.worker.sagas.get(handle.saga_id)
+        assert actor is not None
+        await until(lambda: actor.journal.state.cancel is not None)
+        leave.set()
+        with trio.fail_after(30):
+            outcome = await handle.result()
+    assert outcome.status is (COMPENSATED if fails else OperationStatus.COMPLETED)
 
 
 async def test_after_its_pivot_and_after_its_end_a_saga_refuses(

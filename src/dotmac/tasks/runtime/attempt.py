@@ -79,6 +79,10 @@ class Attempt:
         """Whether the scope was cancelled, so that nothing more can run in it. To ask the scope itself takes longer."""
         return self._cut is not None or (self.limit.limited and self.limit.scope.cancel_called)
 
+    def withdraw(self) -> bool:
+        """Keep a handler that was not called yet from being called. True: it will not be, so cut the attempt off."""
+        return (self._lock is not None and not self._lock.invoked) or self._context._withdraw()  # noqa: SLF001 - as above
+
     def cut_off(self, failure: Failure) -> None:
         """Cancel the handler for this reason; the first reason counts."""
         if self._cut is None:

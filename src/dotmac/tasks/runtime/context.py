@@ -90,6 +90,7 @@ class HandlerContext(msgspec.Struct):
     _permit: Permit | None = None
     _epoch: int = 0  # of the saga's owner, for traces; 0 outside of sagas
     _queued: bool = False  # a plain function that has to wait for a thread is not invoked yet
+    _withdraw: Callable[[], bool] = lambda: False  # keeps it from being called; False: it was called
 
     def heartbeat(self) -> None:
         """Say that the work goes on: the attempt's time-out starts again from now (the saga's deadline stays).

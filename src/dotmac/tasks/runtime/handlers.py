@@ -183,6 +183,7 @@ def _thread_call(invoke: Callable[[Any, HandlerContext], Any], handlers: Handler
                     permit.thread_ended()
 
         context._queued = True  # noqa: SLF001 - between the two of them and the attempt
+        context._withdraw = lambda: first.setdefault("first", "caller") != "thread"  # noqa: SLF001 - as above
         try:
             with hold_clock():
                 await trio.to_thread.run_sync(run, abandon_on_cancel=True, limiter=_PERMITTED)

@@ -113,6 +113,11 @@ class SagaActor:
         self.inbox: Inbox[Message] = Inbox(_INBOX_CAPACITY, name="saga")
         self.inbox.on_arrival = self._arrived
 
+    @property
+    def waiting_task(self) -> trio.lowlevel.Task | None:
+        """The task that whatever waits for the saga's end waits for; None: a message is ending the task's own wait."""
+        return None if self._sleep is not None and self._sleep.cancel_called else self.task
+
     async def run(self) -> None:
         """Drive the saga to its end, or until it is given up.
 
@@ -215,8 +220,11 @@ class SagaActor:
         if state.cancel is not None or state.status.is_final:
             return
         self.journal.record(CancelRequested(reason))
-        if self._attempt is not None and interruptible(state, invoked=self._attempt.invoked):
-            self._attempt.cut_off(Failure("Cancelled", reason, unknown=True))
+        attempt = self._attempt
+        if attempt is None or not interruptible(state, invoked=False):
+            return
+        if interruptible(state) or attempt.withdraw():
+            attempt.cut_off(Failure("Cancelled", reason, unknown=True))
 
     # --- doing ----------------------------------------------------------------------------------------------
 
