@@ -240,6 +240,21 @@ async def test_a_parent_whose_wait_has_a_time_out_is_not_accused(
     assert stage.refused == {}
 
 
+@pytest.mark.parametrize("lock", ["of the step", "in the handler"])
+async def test_a_saga_that_is_cancelled_waits_no_more(autojump_clock: MockClock, stage: Stage, lock: str) -> None:
+    async def takes(_context: HandlerContext) -> None:
+        async with stage.manager.lock("L"):
+            pass
+
+    stage.acts["takes"] = takes
+    async with stage.manager, ending_within(5), stage.manager.lock("L"):
+        handle = await stage.start("takes", **({"lock": "L"} if lock == "of the step" else {}))
+        await trio.sleep(1)
+        await handle.cancel("not needed")
+        assert (await handle.result()).status == "compensated"
+    assert stage.refused == {}
+
+
 async def test_a_task_that_a_handler_leaves_behind_may_wait_for_the_saga(
     autojump_clock: MockClock, stage: Stage
 ) -> None:

@@ -250,9 +250,15 @@ class LiveSagas:
         if actor is None or actor.journal.state.cancel is not None or actor.told_to_cancel:
             return
         meta = await self._storage.saga_meta(saga_id)
-        if meta is not None and meta.cancel is not None and not actor.told_to_cancel:
+        if meta is not None and meta.cancel is not None:
+            self.cancel(saga_id, meta.cancel)
+
+    def cancel(self, saga_id: str, reason: str) -> None:
+        """Tell the saga's actor of a cancel request, once; there may be no actor."""
+        actor = self._actors.get(saga_id)
+        if actor is not None and not actor.told_to_cancel:
             actor.told_to_cancel = True
-            self._tell(actor, Cancel(meta.cancel))
+            self._tell(actor, Cancel(reason))
 
     def vanished(self, actor: SagaActor) -> None:
         """The storage has no such saga any more, though this worker owns it: report it, once for each actor."""

@@ -87,6 +87,11 @@ class Runtime:
         """The saga's actor, if it is run by this process at the moment."""
         return None if self._worker is None else self._worker.sagas.get(saga_id)
 
+    def cancel_here(self, saga_id: str, reason: str) -> None:
+        """Hand a stored cancel request to the saga's actor, if this process runs the saga, ahead of the notice."""
+        if self._worker is not None:
+            self._worker.sagas.cancel(saga_id, reason)
+
     async def run(self, *, task_status: trio.TaskStatus[object] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until `request_stop`. Raises what the supervisor could not answer."""
         self.environment.permits.open()

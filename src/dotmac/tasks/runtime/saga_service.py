@@ -160,7 +160,7 @@ class SagaService:
 
     def _actor_task(self, saga_id: str) -> object | None:
         actor = self._runtime.local_actor(saga_id)
-        return None if actor is None else actor.task
+        return None if actor is None else actor.waiting_task
 
     async def _outcome(self, saga_id: str) -> SagaOutcome:
         while not self._runtime.over:

@@ -61,6 +61,8 @@ class SagaSteering:
             why = "it was parked and resumed in the same moment, which ended the request"
         if why is not None:
             raise SagaStateError(f"saga {saga_id} cannot be cancelled: {why}")
+        if record.meta.cancel is not None:
+            self._runtime.cancel_here(saga_id, record.meta.cancel)
 
     async def retry(self, saga_id: str, reason: str, from_step: str | None) -> None:
         """Let a parked saga go on from where it failed, or forward again from a step, with fresh attempts.

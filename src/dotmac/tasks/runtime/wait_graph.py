@@ -5,8 +5,9 @@ end of a saga, the run of an idempotent operation, a lock. A resource has at mos
 task of the saga's actor, the task that runs the operation, the lock's holder. A cycle of waits is a deadlock, and the
 wait that would close it raises `WouldDeadlock`.
 
-Only what is certain is refused. A wait with a time-out ends by itself, so it closes no cycle; a wait for the caller's
-own end is refused all the same, since nothing but the time-out could end it. Tasks that a handler starts are callers
+Only what is certain is refused. A wait with a time-out ends by itself, and so does a wait of an attempt that is being
+cut off: neither closes a cycle. A wait for the caller's own end is refused all the same, since nothing but the time-out
+could end it. Tasks that a handler starts are callers
 of their own: the handler may end without them.
 
 Not seen: callers in other processes, and time-outs of asyncio and of threads.
@@ -25,6 +26,8 @@ import trio
 from ..crossing.identity import current_caller
 from ..errors import WouldDeadlock
 
+Scopes = tuple[trio.lowlevel.TrioToken | trio.CancelScope, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class Wait:
@@ -34,17 +37,23 @@ class Wait:
         target: Names the resource, for messages.
         holder: Gives the caller that the resource waits for; None: none in this process.
         bounded: The wait ends by itself.
+        scopes: Of the engine, around the wait.
     """
 
     target: str
     holder: Callable[[], object | None]
     bounded: bool
+    scopes: Scopes
+
+    @property
+    def ends(self) -> bool:
+        """Whether the wait ends without its resource: by a time-out, or because its attempt is being cut off."""
+        return self.bounded or any(isinstance(each, trio.CancelScope) and each.cancel_called for each in self.scopes)
 
 
 _waits: dict[object, Wait] = {}
 """By caller."""
 
-Scopes = tuple[trio.lowlevel.TrioToken | trio.CancelScope, ...]
 _scopes: ContextVar[Scopes] = ContextVar("dotmac.tasks.runtime.wait_graph", default=())
 """Scopes of the engine around the present code, behind the token of their trio run.
 
@@ -82,7 +91,7 @@ def waiting_for(target: str, holder: Callable[[], object | None], *, bounded: bo
         WouldDeadlock: The wait would close a cycle.
     """
     caller = current_caller()
-    wait = Wait(target, holder, bounded or _has_time_out())
+    wait = Wait(target, holder, bounded or _has_time_out(), _scopes.get())
     _check(caller, wait)
     _waits[caller] = wait
     try:
@@ -113,7 +122,7 @@ def _has_time_out() -> bool:
 
 def _check(caller: object, wait: Wait) -> None:
     cycle = _cycle(caller, wait)
-    if not cycle or (len(cycle) > 1 and any(each.bounded for each in cycle)):
+    if not cycle or (len(cycle) > 1 and any(each.ends for each in cycle)):
         return
     behind = "".join(f", which waits for {each.target}" for each in cycle[1:])
     raise WouldDeadlock(f"the wait for {wait.target}{behind} would never end: that waits for the caller itself")
