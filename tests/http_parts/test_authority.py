@@ -42,6 +42,19 @@ def test_an_address_names_no_application(host: bytes) -> None:
     assert origin(host, scheme="https") == "https://"
 
 
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        (b"127.0.0.1:8001", "http://127.0.0.1:8001 shop"),
+        (b"[0:0::1]:80", "http://[::1] shop"),
+        (b"LOCALHOST", "http://localhost shop"),
+        (b"shop.example", "http://shop.example shop"),
+    ],
+)
+def test_an_address_names_the_route_that_was_chosen_by_it(host: bytes, expected: str) -> None:
+    assert origin_of({"headers": [(b"host", host)]}, "shop") == expected
+
+
 def test_without_host_and_scheme() -> None:
     assert origin() == "http://"
     assert origin(scheme=None) == "http://"

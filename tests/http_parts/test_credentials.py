@@ -8,10 +8,13 @@ import pytest
 
 from dotmac.tasks.http.credentials import (
     CREDENTIAL_HEADERS,
+    certificate_lines,
     cookie_digests,
     credentials_digest,
     given_cookies,
     is_same_sender,
+    sender_digests,
+    signature_digests,
     with_cookies,
 )
 
@@ -119,3 +122,46 @@ def test_a_session_that_the_first_exchange_changed_is_known() -> None:
 def test_a_line_of_a_hundred_thousand_cookies_is_compared_whole() -> None:
     line = "a=1;" * 100_000
     assert cookies(line) == cookies(line) != cookies(line + "b=2")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x-user", "x-ssl-client-s-dn", "x-ssl-client-cert", "x-amzn-mtls-clientcert", "x-amzn-oidc-data", "token",
+        "x-goog-iap-jwt-assertion", "x-consumer-username", "x-functions-key", "tailscale-user-login", "session_id",
+        "x-goog-authenticated-user-email", "x-agent-token",
+    ],
+)  # fmt: skip
+def test_a_name_says_that_its_value_is_about_the_sender(name: str) -> None:
+    assert sender_digests(lines((name, "a"))) != sender_digests(lines((name, "b"))) != ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "accept", "user-agent", "sec-fetch-user", "x-csrf-token", "cf-turnstile-token", "x-auth-timestamp",
+        "x-signature", "x-request-id", "traceparent", "x-forwarded-for", "custom-idempotency-key", "x-tenant-id",
+        "content-type", "date", "x-author", "cookie", "origin", "referer", "x-requested-with",
+    ],
+)  # fmt: skip
+def test_a_name_says_nothing_about_the_sender(name: str) -> None:
+    assert sender_digests(lines((name, "a"))) == ()
+
+
+@pytest.mark.parametrize("scheme", ["Digest", " hawk", "MAC", "Signature", "AWS4-HMAC-SHA256", "EG1-HMAC-SHA256"])
+def test_of_a_signature_the_scheme_is_the_credential(scheme: str) -> None:
+    one, other = (("authorization", f"{scheme} id=a, mac={count}") for count in "12")
+    assert digest(one) == digest(other) is not None
+    assert signature_digests(lines(one)) != signature_digests(lines(other)) != ()
+    assert signature_digests(lines(one, ("x-api-key", "a"))) == ()
+
+
+@pytest.mark.parametrize("value", ["Bearer a", "Basic a", "OAuth a", "Digestive", "Negotiate a", ""])
+def test_lasting_credentials_are_no_signature(value: str) -> None:
+    assert signature_digests(lines(("authorization", value))) == ()
+    assert signature_digests(lines(("authorization", f'OAuth realm="", oauth_nonce="{value}"'))) != ()
+
+
+@pytest.mark.parametrize("scope", [{}, {"extensions": None}, {"extensions": {"tls": {"client_cert_chain": ()}}}])
+def test_without_a_certificate_there_is_no_credential(scope: dict[str, Any]) -> None:
+    assert certificate_lines(scope) == []

@@ -82,7 +82,7 @@ async def test_each_host_gets_the_answer_of_its_own_app(autojump_clock: MockCloc
         app = BackgroundOperationsMiddleware(Starlette(routes=hosts), node.manager)
         for host in ("a.example.org", "b.example.org"):
             assert (await send(app, [("Host", host)])).json == {"for": host}
-        again = await send(app, [("Host", "A.example.org.:80")])
+        again = await send(app, [("Host", "a.example.org:80")])
     assert again.replayed
     assert again.json == {"for": "a.example.org"}
 
@@ -110,6 +110,57 @@ async def test_which_origins_share_a_record(
             answered = await client.post(headers=[("Host", scope["host"])], **rest)
     assert answered.status == 200
     assert answered.replayed is shares
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("10.0.0.1", "10.0.0.2"), ("localhost", "127.0.0.1"), ("[::1]:8000", "[::2]:8000"), ("a.example.", "a.example"),
+        ("a.example", ""),
+    ],
+)  # fmt: skip
+async def test_an_address_tells_apps_apart_where_routes_do(
+    autojump_clock: MockClock, shared: MemoryStorage, one: str, other: str
+) -> None:
+    orders = Orders(of_header("host"))
+    names = ("10.0.0.1", "10.0.0.2", "localhost", "127.0.0.1", "[::1]", "[::2]", "a.example")
+    hosts = [Host(name, Mount("/", orders.app)) for name in names]
+    async with Node(shared, lambda _: None) as node:
+        app = BackgroundOperationsMiddleware(Starlette(routes=[*hosts, Mount("/", orders.app)]), node.manager)
+        for _ in range(2):
+            for host in (one, other):
+                answered = await send(app, [("Host", host)] if host else [])
+                assert answered.json == {"for": host or "anonymous"}
+    assert len(orders.ran) == 2
+
+
+class ForwardedHost:
+    """Puts the host that a proxy names in place of its own."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        host = dict(scope.get("headers", ())).get(b"x-forwarded-host")
+        headers = [(name, host if name == b"host" and host else value) for name, value in scope.get("headers", ())]
+        await self.app({**scope, "headers": headers}, receive, send)
+
+
+async def test_a_host_that_a_proxy_names_behind_the_middleware_is_compared(
+    autojump_clock: MockClock, shared: MemoryStorage
+) -> None:
+    orders = Orders(of_header("host"))
+    one, other = ([("Host", "backend"), ("X-Forwarded-Host", name)] for name in ("a.example", "b.example"))
+    async with Node(shared, lambda _: None) as node:
+        app = BackgroundOperationsMiddleware(ForwardedHost(orders.app), node.manager)
+        await send(app, one)
+        assert (await send(app, one)).replayed
+        assert (await send(app, other)).problem == "payload-mismatch"
+        options = IdempotencyOptions(per_origin=False)
+        app = BackgroundOperationsMiddleware(ForwardedHost(orders.app), node.manager, options=options)
+        await send(app, one, "order-2")
+        assert (await send(app, other, "order-2")).replayed
+    assert orders.ran == ["a.example", "a.example"]
 
 
 async def test_one_app_behind_several_names(autojump_clock: MockClock, shared: MemoryStorage) -> None:
@@ -144,6 +195,66 @@ async def test_credential_headers_tell_users_apart(autojump_clock: MockClock, sh
             assert (await send(app, [(name, user)])).json == {"for": user}
         assert (await send(app, [])).json == {"for": "anonymous"}
         assert (await send(app, [(name, "alice")])).replayed
+
+
+@pytest.mark.parametrize("name", ["X-Webauth-User", "X-SSL-Client-Cert", "X-Consumer-Username", "Token", "X-Login"])
+async def test_a_header_that_is_named_like_a_sender_is_compared(
+    autojump_clock: MockClock, shared: MemoryStorage, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    orders = Orders(of_header(name))
+    async with Node(shared, lambda _: None) as node:
+        app = BackgroundOperationsMiddleware(orders.app, node.manager)
+        with caplog.at_level(logging.WARNING):
+            await send(app, [(name, "alice"), ("X-Request-Token", "1"), ("X-CSRF-Token", "1")])
+            for headers in ([(name, "bob")], []):
+                assert (await send(app, [*headers, ("X-Request-Token", "1")])).problem == "payload-mismatch"
+            assert (await send(app, [(name, "alice"), ("X-Request-Token", "1"), ("X-CSRF-Token", "2")])).replayed
+        app = BackgroundOperationsMiddleware(orders.app, node.manager, credentials=[name])
+        for user in ("alice", "bob"):
+            assert (await send(app, [(name, user)])).json == {"for": user}
+    assert sum("give an identity" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("scheme", ['Digest username="{}", nc={}', "AWS4-HMAC-SHA256 Credential={}, Signature={}"])
+async def test_credentials_that_sign_one_request_never_run_a_repetition(
+    autojump_clock: MockClock, shared: MemoryStorage, scheme: str
+) -> None:
+    orders = Orders(of_header("authorization"))
+    async with Node(shared, lambda _: None) as node:
+        app = BackgroundOperationsMiddleware(
+            orders.app, node.manager, options=IdempotencyOptions(credentials_required=True)
+        )
+        first = [("Authorization", scheme.format("alice", 1))]
+        assert (await send(app, first)).status == 200
+        assert (await send(app, first)).replayed
+        for user, count in (("alice", 2), ("bob", 1)):
+            signed = [("Authorization", scheme.format(user, count))]
+            assert (await send(app, signed)).problem == "payload-mismatch"
+        for user in ("alice", "bob"):
+            keyed = [("X-API-Key", user), ("Authorization", scheme.format(user, 1))]
+            assert (await send(app, keyed)).status == 200
+    assert len(orders.ran) == 3
+
+
+@pytest.mark.parametrize("tls", ["client_cert_name", "client_cert_chain"])
+async def test_a_client_certificate_is_a_credential(autojump_clock: MockClock, shared: MemoryStorage, tls: str) -> None:
+    orders = Orders(lambda request: str(request.scope["extensions"]["tls"][tls]))
+    async with Node(shared, lambda _: None) as node:
+        client = Client(BackgroundOperationsMiddleware(orders.app, node.manager))
+        for user in ("CN=alice", "CN=bob"):
+            assert (await client.post(extensions={"tls": {tls: user}})).json == {"for": user}
+        assert (await client.post(extensions={"tls": {tls: "CN=alice"}})).json == {"for": "CN=alice"}
+    assert len(orders.ran) == 2
+
+
+async def test_sessions_behind_one_authorization_are_compared(autojump_clock: MockClock, shared: MemoryStorage) -> None:
+    orders = Orders(of_session)
+    basic = ("Authorization", "Basic everybody")
+    async with Node(shared, lambda _: None) as node:
+        app = sessions_around(orders.app, node.manager, outside=True)
+        await send(app, [basic, *cookie("alice")])
+        assert (await send(app, [basic, *cookie("bob")])).problem == "payload-mismatch"
+        assert (await send(app, [basic, *cookie("alice", signature=2)])).replayed
 
 
 async def test_an_app_names_its_own_credentials(autojump_clock: MockClock, shared: MemoryStorage) -> None:
@@ -353,7 +464,7 @@ async def test_cookies_of_clients_with_credentials_do_not_count(
 # --- what else makes another request --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["If-Match", "X-HTTP-Method-Override", "X-Account-ID"])
+@pytest.mark.parametrize("name", ["If-Match", "X-HTTP-Method-Override", "X-Account-ID", "X-Original-URL"])
 async def test_headers_that_change_what_a_request_does_are_compared(
     autojump_clock: MockClock, shared: MemoryStorage, name: str
 ) -> None:
@@ -364,7 +475,7 @@ async def test_headers_that_change_what_a_request_does_are_compared(
         assert (await send(app, [(name, "one"), ("Accept", "text/html")])).replayed
         assert (await send(app, [(name, "two")])).problem == "payload-mismatch"
         options = IdempotencyOptions(fingerprint_headers=["Prefer"])
-        app = BackgroundOperationsMiddleware(orders.app, node.manager, options=options)
+        app = BackgroundOperationsMiddleware(orders.app, node.manager, options=options, credentials=["Authorization"])
         await send(app, [(name, "one")], "order-2")
         assert (await send(app, [(name, "two")], "order-2")).replayed
         assert (await send(app, [("Prefer", "respond-async")], "order-2")).problem == "payload-mismatch"

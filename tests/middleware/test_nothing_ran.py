@@ -204,6 +204,84 @@ async def test_a_middleware_that_reads_the_body_counts_as_an_endpoint(
         assert (await client.post("/orders")).replayed
 
 
+def with_layer(shop: Shop, layer: Any) -> list[Any]:
+    """Routes with a layer of middleware between them and the router of the app."""
+    inner = [Route("/orders", shop.order, methods=["POST"])]
+    return [
+        Mount("/mount", routes=inner, middleware=[Middleware(layer)]),
+        Mount("/app", app=Starlette(routes=inner, middleware=[Middleware(layer)])),
+        Route(
+            "/route/orders", shop.order, methods=["POST"], middleware=[Middleware(layer), Middleware(GZipMiddleware)]
+        ),
+        Host("shop.example", app=Starlette(routes=inner, middleware=[Middleware(layer)])),
+    ]
+
+
+@pytest.mark.parametrize(("layer", "stored"), [(ReadingBody, True), (Refusing, False)])
+@pytest.mark.parametrize("path", ["/mount/orders", "/app/orders", "/route/orders", "/orders"])
+async def test_a_middleware_between_router_and_endpoint_counts_as_one_around_both(
+    autojump_clock: MockClock, shared: MemoryStorage, path: str, layer: Any, stored: bool
+) -> None:
+    async with Node(shared, lambda _: None) as node:
+        shop = Shop()
+        shop.routes = with_layer(shop, layer)
+        client = build(node, shop)
+        await client.post(path, headers=[_HOST])
+        assert (await client.post(path, headers=[_HOST])).replayed is stored
+        shop.routes = with_layer(shop, CopyingScope)
+        client = build(node, shop)
+        for replayed in (False, True):
+            answer = await client.post(path, key="passed", headers=[_HOST])
+            assert (answer.status, answer.replayed, shop.orders) == (201, replayed, 1)
+
+
+@pytest.mark.parametrize("path", ["/nope", "/mounted/nope"])
+async def test_the_app_behind_a_router_is_an_endpoint(
+    autojump_clock: MockClock, shared: MemoryStorage, path: str
+) -> None:
+    async with Node(shared, lambda _: None) as node:
+        shop = Shop()
+        shop.routes = [Mount("/mounted", app=Router(default=shop.opaque))]
+        client = build(node, shop)
+        client.app.router.default = shop.opaque
+        large = await client.post(path, b"x" * 300_000, headers=[_HOST])
+        again = await client.post(path, b"x" * 300_000, headers=[_HOST])
+        assert (large.body, again.body, again.replayed, shop.orders) == (b"opaque", b"opaque", True, 1)
+
+
+async def test_the_router_behind_a_router_is_none(autojump_clock: MockClock, shared: MemoryStorage) -> None:
+    async with Node(shared, lambda _: None) as node:
+        shop = Shop()
+        client = build(node, shop)
+        client.app.router.default = Starlette(routes=[Route("/more", shop.order, methods=["POST"])])
+        for _ in range(2):
+            assert not (await client.post("/nope", headers=[_HOST])).replayed
+        assert (await records(node), shop.orders) == (0, 0)
+        await client.post("/more", headers=[_HOST])
+        assert ((await client.post("/more", headers=[_HOST])).replayed, shop.orders) == (True, 1)
+
+
+async def test_a_function_s_word_for_another_method_is_its_answer(
+    autojump_clock: MockClock, shared: MemoryStorage
+) -> None:
+    async with Node(shared, lambda _: None) as node:
+        shop = Shop()
+        client = build(node, shop)
+        assert (await client.post("/answers/405", headers=[_HOST])).status == 405
+        assert ((await client.post("/answers/405", headers=[_HOST])).replayed, shop.orders) == (True, 1)
+
+
+async def test_an_error_page_for_a_middleware_s_exception_leaves_no_record(
+    autojump_clock: MockClock, shared: MemoryStorage
+) -> None:
+    async with Node(shared, lambda _: None) as node:
+        inside = Starlette(routes=Shop().routes, middleware=[Middleware(Raising)])
+        client = Client(BackgroundOperationsMiddleware(inside, node.manager))
+        with pytest.raises(KeyError, match="mine"):
+            await client.post("/orders")
+        assert await records(node) == 0
+
+
 async def test_an_exception_of_a_middleware_inside_leaves_no_record(
     autojump_clock: MockClock, shared: MemoryStorage
 ) -> None:
@@ -312,3 +390,30 @@ async def test_a_decorator_is_found_behind_layers_of_middleware(
         assert (await client.post("/sub/orders", key=None)).problem == "key-missing"
         hosted = await client.post("/orders", key=None, headers=[("host", "api.example")])
         assert (hosted.problem, shop.orders) == ("key-missing", 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "host"),
+    [("/v1/plain", None), ("/v1/mount/orders", None), ("/v1/inner/mount/orders", None), ("/v1/hosted", "h.example")],
+)
+async def test_routes_of_starlette_in_an_included_router(
+    autojump_clock: MockClock, shared: MemoryStorage, path: str, host: str | None
+) -> None:
+    async with Node(shared, lambda _: None) as node:
+        shop, app = Shop(), FastAPI()
+        inner, router = APIRouter(), APIRouter()
+        mounted = Starlette(routes=[Route("/orders", shop.order, methods=["POST"])])
+        router.add_route("/plain", shop.order, methods=["POST"])
+        for each in (inner, router):
+            each.mount("/mount", mounted)
+        router.include_router(inner, prefix="/inner")
+        hosted = Starlette(routes=[Route("/hosted", shop.order, methods=["POST"])])
+        router.routes.append(Host("h.example", hosted))
+        app.include_router(router, prefix="/v1")
+        client = Client(BackgroundOperationsMiddleware(app, node.manager))
+        headers = [("host", host)] if host else [_HOST]
+        for replayed in (False, True):
+            answer = await client.post(path, b"x" * 300_000, headers=headers)
+            assert (answer.status, answer.replayed, shop.orders) == (201, replayed, 1)
+        await client.post(f"{path}/nope", key="nope", headers=headers)
+        assert not (await client.post(f"{path}/nope", key="nope", headers=headers)).replayed

@@ -21,25 +21,28 @@ _LARGEST_PORT = 65_535
 _LOOPBACK = frozenset({b"localhost"})
 
 
-def origin_of(scope: Mapping[str, Any]) -> str:
+def origin_of(scope: Mapping[str, Any], routed_by: str = "") -> str:
     """Scheme and authority of a request, such as ``https://shop.example``.
 
     Upper case, a trailing dot and the default port of the scheme make no difference. An address, ``localhost`` and a
     missing Host header name a process and no application: the authority is empty then, so that a client which
-    reaches the processes of one application by their addresses meets one record at all of them.
+    reaches the processes of one application by their addresses meets one record at all of them. Where the application
+    has chosen a route by the host, an address names that route as well as a name does.
 
     Args:
         scope: Of the request.
+        routed_by: The pattern of the host by which the application chose a route; empty: it did not look at the host.
 
     Raises:
         InvalidInput: The Host header is malformed, or there are several.
     """
     scheme = str(scope.get("scheme") or "http").lower()
     lines = [value for name, value in scope["headers"] if name.lower() == b"host"]
-    return f"{scheme}://{_authority(lines, scheme)}"
+    origin = f"{scheme}://{_authority(lines, scheme, addresses=bool(routed_by))}"
+    return f"{origin} {routed_by}" if routed_by else origin
 
 
-def _authority(lines: list[bytes], scheme: str) -> str:
+def _authority(lines: list[bytes], scheme: str, *, addresses: bool) -> str:
     if not lines:
         return ""
     if len(lines) > 1:
@@ -50,14 +53,14 @@ def _authority(lines: list[bytes], scheme: str) -> str:
     address, name, digits = found.groups()
     port = _port(digits)
     if address is not None:
-        _check_address(address)
+        host, is_address = f"[{_ipv6(address)}]", True
+    else:
+        name = name.lower().removesuffix(b".")
+        if not name:
+            raise InvalidInput("Host", "must be a host name or an address, not a dot")
+        host, is_address = name.decode("ascii"), bool(_NUMERIC.match(name)) or name in _LOOPBACK
+    if is_address and not addresses:
         return ""
-    name = name.lower().removesuffix(b".")
-    if not name:
-        raise InvalidInput("Host", "must be a host name or an address, not a dot")
-    if _NUMERIC.match(name) or name in _LOOPBACK:
-        return ""
-    host: str = name.decode("ascii")
     return host if port in {None, _DEFAULT_PORTS.get(scheme)} else f"{host}:{port}"
 
 
@@ -70,8 +73,8 @@ def _port(digits: bytes | None) -> int | None:
     return int(stripped)
 
 
-def _check_address(address: bytes) -> None:
+def _ipv6(address: bytes) -> IPv6Address:
     try:
-        IPv6Address(address.decode("ascii"))
+        return IPv6Address(address.decode("ascii"))
     except ValueError:
         raise InvalidInput("Host", "must have an IPv6 address in its brackets") from None

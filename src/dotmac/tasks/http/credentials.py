@@ -3,12 +3,14 @@
 Two faults are possible. If too little counts, a client gets the response of another. If too much counts, a repetition
 counts as another request and its effect happens twice. Credentials therefore count in the name of the record, since
 an application names them. Cookies of unknown meaning count in the fingerprint: a repetition with other cookies is
-refused, and neither fault happens.
+refused, and neither fault happens. So do header fields that are named like a sender (``X-Client-Cert``), and
+credentials that sign one request only (``Authorization: Digest``), which differ in each repetition.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 from typing import Any
@@ -32,6 +34,14 @@ CREDENTIAL_HEADERS = (
     "X-Remote-User",
     "X-Forwarded-User",
     "X-Auth-Request-User",
+    "X-Forwarded-Email",
+    "X-Auth-Request-Email",
+    "X-Amzn-Oidc-Identity",
+    "X-Goog-Authenticated-User-Id",
+    "Cf-Access-Authenticated-User-Email",
+    "X-Ms-Client-Principal-Id",
+    "Client-Cert",
+    "X-Forwarded-Client-Cert",
 )
 """Header fields whose values stand for a user that is not known otherwise."""
 
@@ -46,7 +56,31 @@ _NO_USER = (
     b"awsalb", b"awselb", b"arraffinity", b"gclb", b"bigipserver", b"__cf_bm", b"_cfuvid",
     b"_ga", b"_gid", b"_gcl_", b"_fbp", b"_fbc", b"_hj", b"_pk_", b"__utm", b"ajs_anonymous_id",
 )  # fmt: skip
+# Words in the names of header fields that say something about the sender.
+_SENDER_WORD = re.compile(
+    rb"(?:\A|[-_])(?:users?|user-?id|user-?name|userinfo|login|email|member|customer|account|company|merchant|store-id|"
+    rb"shop-id|workspace|tenant|org|organization|principal|subject|dn|identity|oidc|client-?id|client-?cert|cert|"
+    rb"certificate|consumer|credentials?|auth|authorization|authenticated|assertion|tokens?|jwt|secret|session|"
+    rb"sessionid|apikey|(?:api|access|subscription|functions)-key|act-as|behalf|sudo|impersonate)(?:\Z|[-_])"
+)
+# Such names that say nothing about the sender, or have another value in each request.
+_NO_SENDER = re.compile(
+    rb"\Asec-|\Ax-tenant-id\Z|user-agent|idempotency|csrf|xsrf|captcha|turnstile|nonce|timestamp|signature|[-_]date\Z"
+)
+# Schemes of the Authorization field that sign each request anew.
+_SIGNED = re.compile(
+    rb"\s*(?:digest|hawk|mac|signature|oauth\s[^\n]*oauth_nonce|[a-z0-9]+-hmac-sha\d+)\b", re.IGNORECASE
+)
+_AUTHORIZATIONS = frozenset({b"authorization", b"proxy-authorization"})
+_CERTIFICATE = b"tls:client-cert"  # no header field has a colon in its name
 _Line = tuple[bytes, bytes]
+
+
+def certificate_lines(scope: Mapping[str, Any]) -> list[_Line]:
+    """The client's certificate as a credential, where the server gives it: ASGI's extension ``tls``."""
+    tls = (scope.get("extensions") or {}).get("tls") or {}
+    named = tls.get("client_cert_name") or "".join(tls.get("client_cert_chain") or ())
+    return [(_CERTIFICATE, str(named).encode("utf-8", "surrogatepass"))] if named else []
 
 
 def credentials_digest(
@@ -56,13 +90,15 @@ def credentials_digest(
 ) -> str | None:
     """A digest of the credentials that a request carries; None: it carries none.
 
+    Of credentials that sign one request only, the scheme alone counts here, see `signature_digests`.
+
     Args:
         headers: Of the request, as ASGI has them.
         fields: Names of the header fields that are credentials, in lower case.
         cookies: Names of the cookies that are credentials.
     """
     lines = list(headers)
-    proofs = [line for line in lines if line[0] in fields]
+    proofs = [(line[0], b"signed") if _is_signed(line) else line for line in lines if _is_proof(line, fields)]
     if cookies:
         proofs += [(b"cookie:" + name, value) for name, value in _cookies(lines) if name in cookies]
     return sha256(netstrings(part for line in proofs for part in line)).hexdigest() if proofs else None
@@ -80,6 +116,38 @@ def cookie_digests(headers: Iterable[_Line], session: Any = None) -> tuple[str, 
     if session and isinstance(session, Mapping):
         content = json.dumps(dict(session), sort_keys=True, default=repr, skipkeys=True).encode()
         facts = [cookie for cookie in facts if cookie[0] != _SESSION_COOKIE] + [(_SESSION_COOKIE + b"=", content)]
+    return _digests(facts)
+
+
+def signature_digests(headers: Iterable[_Line], fields: Collection[bytes] = _FIELDS) -> tuple[str, ...]:
+    """Digests of the credentials that sign this request only, unless the request carries lasting ones too.
+
+    Args:
+        headers: Of the request, as ASGI has them.
+        fields: Names of the header fields that are credentials, in lower case.
+    """
+    proofs = [line for line in headers if _is_proof(line, fields)]
+    return _digests(proofs) if proofs and all(map(_is_signed, proofs)) else ()
+
+
+def sender_digests(headers: Iterable[_Line]) -> tuple[str, ...]:
+    """Digests of the header fields whose names say that their values are about the sender.
+
+    Args:
+        headers: Of the request, as ASGI has them.
+    """
+    return _digests([line for line in headers if _SENDER_WORD.search(line[0]) and not _NO_SENDER.search(line[0])])
+
+
+def _is_proof(line: _Line, fields: Collection[bytes]) -> bool:
+    return line[0] in fields or line[0] == _CERTIFICATE
+
+
+def _is_signed(line: _Line) -> bool:
+    return line[0] in _AUTHORIZATIONS and _SIGNED.match(line[1]) is not None
+
+
+def _digests(facts: list[_Line]) -> tuple[str, ...]:
     digests = sorted({_digest(fact[:1], _NAME_DIGITS) + _digest(fact, _DIGITS) for fact in facts})
     if len(digests) > _MOST_COOKIES:  # more than any browser sends; together they take no more room than one
         return (sha256("".join(digests).encode("ascii")).hexdigest()[:_DIGITS],)

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from .state import RequestState
 
 _PATIENCE = 5.0  # seconds that a client's last chunk waits for a storage that is away
-_REFUSALS = frozenset({*range(300, 500), 503})  # statuses by which a router or a middleware turns a request away
+# Statuses by which a router or a middleware turns a request away; 500 is an exception of a middleware. Not 502 and 504:
+# a gateway may have passed on a request without a body.
+_REFUSALS = frozenset({*range(300, 500), 500, 501, 503})
 _NOT_DONE = frozenset({405, 421, 426})  # for another method, server or protocol: RFC 9110, section 15.5
 _LAST_WORD = 1.0  # seconds for the ending of a request that was cut off, when all is being torn down
 _AWAY = (EnvironmentFault, NotStarted)  # not started: the manager was stopped under an app that is still at work
@@ -117,7 +119,7 @@ class Exchange:
     def _is_refusal(self, recorder: Recorder) -> bool:
         """Whether the answer says that nothing was done, or was made without an endpoint and is no success."""
         status = recorder.status or 0
-        if status in _NOT_DONE:
+        if status in _NOT_DONE and not self._state.reach.function_ran():
             return True
         return (status in _REFUSALS or self._state.reach.invalid) and self._nothing_ran(recorder)
 

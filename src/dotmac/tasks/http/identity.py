@@ -10,7 +10,14 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidInput
-from .credentials import CREDENTIAL_HEADERS, cookie_digests, credentials_digest
+from .credentials import (
+    CREDENTIAL_HEADERS,
+    certificate_lines,
+    cookie_digests,
+    credentials_digest,
+    sender_digests,
+    signature_digests,
+)
 from .endpoints import UNKNOWN
 from .scope import Identity, default_identity
 
@@ -28,7 +35,7 @@ class Sender:
     Attributes:
         identity: Tenant and user.
         credentials: A digest of the credentials; None: the user is known, or the request carries none.
-        cookies: Digests of cookies whose meaning is unknown; None: cookies do not count.
+        cookies: Digests of cookies and header fields that may name the user; None: none of them count.
     """
 
     identity: Identity
@@ -55,6 +62,7 @@ class SenderRules:
         self._asked = credentials if callable(credentials) else None
         self._fields = frozenset() if callable(credentials) else _names("credentials", credentials, lower=True)
         self._cookies = None if session_cookies is None else _names("session_cookies", session_cookies, lower=False)
+        self._guesses = credentials is CREDENTIAL_HEADERS  # the application has not said which headers name its users
         self._warned = False
 
     async def identify(self, scope: Scope, endpoint: Endpoint = UNKNOWN) -> Identity:
@@ -81,17 +89,29 @@ class SenderRules:
         if self._asked is not None:
             return Sender(identity, _digest_of(await _awaited(self._asked(scope))))
         headers = scope["headers"]
-        credentials = credentials_digest(headers, self._fields, self._cookies or ())
-        if credentials is not None or self._cookies is not None:
-            return Sender(identity, credentials)
-        cookies = cookie_digests(headers, scope.get("session"))
-        if cookies and not self._warned:
+        proofs = [*headers, *certificate_lines(scope)]
+        credentials = credentials_digest(proofs, self._fields, self._cookies or ())
+        if credentials is not None:
+            signatures = signature_digests(proofs, self._fields)
+            self._warn(signatures, "credentials that sign one request only", "a repetition signed anew")
+            session = cookie_digests((), scope.get("session")) if self._cookies is None else ()
+            return Sender(identity, credentials, (*signatures, *session) or None)
+        named = sender_digests(headers) if self._guesses else ()
+        cookies = cookie_digests(headers, scope.get("session")) if self._cookies is None else ()
+        self._warn(named, "headers that may name its user", "a repetition with other ones")
+        self._warn(cookies, "cookies and no user that is known here", "a repetition with other cookies")
+        return Sender(identity, cookies=None if self._cookies is not None and not named else (*cookies, *named))
+
+    def _warn(self, compared: tuple[str, ...], carried: str, refused: str) -> None:
+        """Say once that something is compared, and how to change that."""
+        if compared and not self._warned:
             self._warned = True
             _log.warning(
-                "a request with an idempotency key has cookies and no user that is known here, so a repetition with "
-                "other cookies is refused; name the cookies of your sessions with session_cookies, or give an identity"
+                "a request with an idempotency key has %s, so %s is refused; name the cookies of your sessions with "
+                "session_cookies, the headers with credentials, or give an identity",
+                carried,
+                refused,
             )
-        return Sender(identity, cookies=cookies)
 
 
 async def _awaited(value: Any) -> Any:

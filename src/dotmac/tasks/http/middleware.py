@@ -24,7 +24,7 @@ from .fingerprint import Fingerprint, RequestHead
 from .identity import Sender, SenderRules
 from .keys import parse_idempotency_key
 from .lifespan import RuntimeLife
-from .options import BODY_LIMIT, SAFE_METHODS, IdempotencyOptions
+from .options import BODY_LIMIT, FORWARDED_HOSTS, SAFE_METHODS, IdempotencyOptions
 from .reach import router_ahead, watch
 from .records import RecordBook
 from .routes import RouteRule, Routes, is_protected, overrides_of
@@ -136,7 +136,7 @@ class BackgroundOperationsMiddleware:
 
     async def _asked(self, scope: Scope, endpoint: Endpoint, state: RequestState) -> _Asked:
         try:
-            origin = origin_of(scope) if state.options.per_origin else ""
+            origin = origin_of(scope, endpoint.host) if state.options.per_origin else ""
         except InvalidInput as error:
             raise _Refused(problems.host_malformed(str(error))) from error
         sender = await self._senders.sender(scope, endpoint)
@@ -223,7 +223,9 @@ class _Refused(Exception):
 def _fingerprint(scope: Scope, asked: _Asked, options: IdempotencyOptions) -> Fingerprint:
     content_type = b",".join(header_values(scope, b"content-type"))
     encoding = b",".join(header_values(scope, b"content-encoding"))
-    compared = options.fingerprint_headers
+    compared = frozenset(options.fingerprint_headers)
+    if not options.per_origin:
+        compared -= FORWARDED_HOSTS
     fields = tuple((name, value) for name, value in scope["headers"] if name.decode("latin-1") in compared)
     query = scope.get("query_string", b"")
     head = RequestHead(asked.target.method, asked.target.path, query, content_type, encoding, fields)

@@ -23,9 +23,16 @@ _CHOICES = {
     "on_storage_error": ("pass", "reject"),
 }
 _SWITCHES = ("required", "exempt", "strict", "compat_keys", "per_origin", "credentials_required")
-FINGERPRINT_HEADERS = frozenset({
+FORWARDED_HOSTS = frozenset({"x-forwarded-host", "x-original-host"})
+"""Header fields by which a proxy names the host; an application may read them behind this middleware."""
+
+FINGERPRINT_HEADERS = FORWARDED_HOSTS | frozenset({
     "if-match", "if-none-match", "if-unmodified-since", "content-range",
     "x-http-method-override", "x-http-method", "x-method-override",
+    "x-forwarded-prefix", "x-original-url", "x-rewrite-url",
+    "x-user", "x-username", "x-act-as", "on-behalf-of", "x-on-behalf-of", "impersonate-user", "x-impersonate-user",
+    "sudo", "x-sudo", "x-account", "x-customer-id", "x-company-id", "x-merchant-id", "x-store-id", "x-workspace",
+    "stripe-account",
     "x-tenant", "x-account-id", "x-org-id", "x-organization-id", "x-project-id", "x-workspace-id",
 })  # fmt: skip
 """Header fields that change what a request does, or for which account."""
@@ -73,7 +80,8 @@ class IdempotencyOptions:
         unstored_headers: Names of response headers to leave out of replays, besides those that always are.
         release_statuses: Statuses by which the handler says that nothing was done: the key is given back, the next
             request runs. By default those that ask for other credentials, or to come later. All other responses of
-            the handler are stored, errors too, except 405, 421 and 426, by which HTTP says that nothing was done.
+            the handler are stored, errors too. A 405, 421 or 426, by which HTTP says that nothing was done, is stored
+            only if an endpoint that is a function made it.
         on_exception: What a handler's exception means: ``record``, that it may have done something: the error is
             stored; ``release``, that it did nothing: the key is given back.
         on_crash: What is done when the process that ran the handler died: ``unknown``, 409: nobody knows how far it

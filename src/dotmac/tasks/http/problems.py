@@ -101,12 +101,12 @@ def credentials_missing() -> Problem:
 
 
 def payload_mismatch(header: str, *, cookies_count: bool = False) -> Problem:
-    """422: the key was used for another request. `cookies_count`: a cookie that is missing makes another request."""
+    """422: the key was used for another request. `cookies_count`: cookies or senders are compared."""
     detail = f"This {header} was used for another request. Choose a new key, or repeat that request as it was."
     if cookies_count:
         detail += (
-            " Cookies are compared as well, since this application does not say which of them name its user "
-            "(session_cookies or identity of the middleware)."
+            " Cookies, and headers that may name a user, are compared as well, since this application does not say "
+            "which of them do (session_cookies, credentials or identity of the middleware)."
         )
     return Problem(422, "payload-mismatch", "Idempotency key was used for another request", detail)
 

@@ -3,7 +3,8 @@
 An answer without an endpoint behind it (a redirect, an unknown path, a refusal by a middleware) had no effect, so it is
 not stored. Only routers of Starlette and FastAPI are known. Each one in the way of a request gets a `RouterProbe`
 innermost in its ``middleware_stack``: the scope that arrives there is the one that the router updates, also where a
-middleware in between has copied the scope. An app without such a router is unknown, and counts as reached.
+middleware in between has copied the scope. A route with middleware of its own gets an `EndpointProbe` behind it. An app
+without such a router is unknown, and counts as reached.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -31,39 +33,58 @@ class Reach:
         known: Whether a probed router lies ahead.
     """
 
-    __slots__ = ("_known", "_routed", "_scopes", "_selected", "invalid")
+    __slots__ = ("_between", "_function", "_innermost", "_known", "_scopes", "_selected", "invalid")
 
     def __init__(self, *, known: bool) -> None:
         self._known = known
-        self._routed = False
+        self._between = True  # at layers of middleware, before a router or an endpoint
         self._selected = False
+        self._function = False
+        self._innermost = 0  # number of routers in which the newest one is
         self._scopes: list[Scope] = []  # a scope is held only while its router runs, as it refers to this object
         self.invalid = False
 
     def enter(self, scope: Scope) -> None:
         """A router got the request."""
-        self._routed = True
+        self._between = False
         self._scopes.append(scope)
+        self._innermost = len(self._scopes)
         self._watch_validation(scope)
 
     def leave(self) -> None:
         """The innermost router returned."""
-        self._selected = _has_endpoint(self._scopes.pop()) or self._selected
+        self._look()
+        self._scopes.pop()
+
+    def select(self) -> None:
+        """An endpoint behind layers of middleware was called."""
+        self._selected = True
 
     def nothing_ran(self, *, body_read: bool) -> bool:
         """Whether no endpoint was called so far.
 
         Args:
-            body_read: Whether the request's body was asked for. A middleware that reads it and answers before the
-                router may be a door to another app, so it counts as an endpoint.
+            body_read: Whether the request's body was asked for. A middleware that reads it and answers in place of
+                what is inside may be a door to another app, so it counts as an endpoint.
         """
         if not self._known:
             return False
         if self.invalid:
             return True
-        if not self._routed:
-            return not body_read
-        return not (self._selected or any(map(_has_endpoint, self._scopes)))
+        self._look()
+        return not (self._selected or (self._between and body_read))
+
+    def function_ran(self) -> bool:
+        """Whether an endpoint was called that is a function; a class or an app may turn a request away by itself."""
+        self._look()
+        return self._function
+
+    def _look(self) -> None:
+        """Note what the routers that have the request selected."""
+        self._selected = self._selected or any(map(_has_endpoint, self._scopes))
+        self._function = self._function or (self._selected and any(map(_has_function, self._scopes)))
+        if self._scopes and self._innermost == len(self._scopes):
+            self._between = self._scopes[-1].get("endpoint") is not None
 
     def _watch_validation(self, scope: Scope) -> None:
         """Notice the error by which FastAPI refuses a request before it calls the endpoint."""
@@ -105,6 +126,40 @@ class RouterProbe:
             await self.app(scope, receive, send)
         finally:
             reach.leave()
+
+
+class EndpointProbe:
+    """An ASGI app around an endpoint, behind the middleware of its route, that notes each call.
+
+    Args:
+        endpoint: As the route's middleware would call it.
+    """
+
+    def __init__(self, endpoint: ASGIApp) -> None:
+        self.app = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        reach = scope.get(_KEY)
+        if isinstance(reach, Reach):
+            reach.select()
+        await self.app(scope, receive, send)
+
+
+class Fallback:
+    """The app for what no route of a router matches, noted in the scope as a mount notes its app.
+
+    Args:
+        inner: The router's ``default``.
+    """
+
+    def __init__(self, inner: ASGIApp) -> None:
+        self.app = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        scope["endpoint"] = self.app
+        await self.app(scope, receive, send)
 
 
 def watch(scope: Scope, router: Any | None) -> Reach:
@@ -156,7 +211,26 @@ def probe(router: Any) -> bool:
     holder, name, inner = found
     if not isinstance(inner, RouterProbe):
         setattr(holder, name, RouterProbe(inner))
+    fallback = fallback_of(router)
+    if fallback is not None and not isinstance(router.default, Fallback):
+        router.default = Fallback(fallback)
     return True
+
+
+def fallback_of(router: Any) -> Any | None:
+    """The app that gets what no route of the router matches; None: a plain 404."""
+    default = router.default
+    if isinstance(default, Fallback):
+        return default.app
+    plain = sys.modules["starlette.routing"].Router.not_found
+    return None if getattr(default, "__func__", None) is plain else default
+
+
+def probe_route(route: Any) -> None:
+    """Put a probe behind the middleware of a route of Starlette, where it has any."""
+    found = _innermost_of_route(route)
+    if found is not None and not isinstance(found[1], EndpointProbe):
+        found[0].app = EndpointProbe(found[1])
 
 
 def _innermost(router: Any) -> tuple[Any, str, Any] | None:
@@ -170,16 +244,41 @@ def _innermost(router: Any) -> tuple[Any, str, Any] | None:
     return None
 
 
+def _innermost_of_route(route: Any) -> tuple[Any, Any] | None:
+    """The innermost middleware of a route, and what it calls: the endpoint or its probe; None: it has none.
+
+    FastAPI's routes take no middleware, and are called with another app where their router is included.
+    """
+    holder, inner = None, getattr(route, "app", None)
+    endpoint = getattr(route, "endpoint", None)
+    if endpoint is None or hasattr(route, "dependant"):
+        return None
+    for _ in range(_DEPTH):
+        if isinstance(inner, EndpointProbe | FunctionType) or inner is endpoint:
+            return None if holder is None else (holder, inner)
+        holder, inner = inner, getattr(inner, "app", None)
+    return None
+
+
 def _has_endpoint(scope: Scope) -> bool:
-    """Whether the router has selected something that is not another router with a probe of its own."""
+    """Whether the router has selected something that has no probe of its own."""
     endpoint = scope.get("endpoint")
     if endpoint is None:
+        return False
+    found = _innermost_of_route(scope.get("route"))
+    if found is not None and isinstance(found[1], EndpointProbe):
         return False
     router = router_in(endpoint)
     if router is None:
         return True
-    found = _innermost(router)
-    return found is None or not isinstance(found[2], RouterProbe)
+    probed = _innermost(router)
+    return probed is None or not isinstance(probed[2], RouterProbe)
+
+
+def _has_function(scope: Scope) -> bool:
+    """Whether the router has selected a function for the method of the request."""
+    methods = getattr(scope.get("route"), "methods", None) or ()
+    return scope["method"] in methods and inspect.isroutine(scope.get("endpoint"))
 
 
 def _is_async(handler: Any) -> bool:
