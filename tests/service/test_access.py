@@ -17,7 +17,7 @@ from dotmac.tasks.service.access import Access, access_for
 from dotmac.tasks.service.callers import Caller, Role
 from dotmac.tasks.service.guard import SECURITY_HEADERS
 from dotmac.tasks.service.redaction import HIDDEN
-from dotmac.tasks.service.sessions import COOKIE
+from dotmac.tasks.service.sessions import COOKIE, EndedSessions
 from dotmac.tasks.service.tokens import Tokens
 from service.house import HERE, OPERATOR, VIEWER, House, bearer, guarded_access, house, problem, saga, step, tokens
 
@@ -243,9 +243,15 @@ async def test_over_tls_the_cookie_is_for_tls_only() -> None:
     async with house(guarded_access()) as service, service.visitor("https://tasks.example.com") as browser:
         assert "Secure" in (await sign_in(browser)).headers["set-cookie"].split("; ")
     async with house(guarded_access()) as service:
-        headers = {"X-Forwarded-Proto": "https"}  # TLS ends in a proxy
-        answer = await service.client.post("/login", data={"token": OPERATOR}, headers=headers)
-        assert "Secure" in answer.headers["set-cookie"].split("; ")
+        for forwarded, secure in {
+            "https": True,
+            "https, http": True,
+            "HTTPS ,http": True,
+            "http, https": False,
+        }.items():
+            headers = {"X-Forwarded-Proto": forwarded}  # TLS ends in the outermost proxy
+            answer = await service.client.post("/login", data={"token": OPERATOR}, headers=headers)
+            assert ("Secure" in answer.headers["set-cookie"].split("; ")) is secure, forwarded
         assert "Secure" not in (await sign_in(service.client)).headers["set-cookie"].split("; ")
 
 
@@ -273,15 +279,44 @@ async def test_a_session_that_was_tampered_with_or_is_over_counts_for_nothing(mo
     async with house(guarded_access()) as service:
         await sign_in(service.client, VIEWER)
         value = service.client.cookies[COOKIE]
-        name, until, signature = value.split(".")
+        name, until, session_id, signature = value.split(".")
         service.client.cookies.clear()
-        bad = [f"otto.{until}.{signature}", f"{name}.{int(until) + 1}.{signature}", f"{name}.{until}.", "é.1.2"]
+        bad = [
+            f"otto.{until}.{session_id}.{signature}",
+            f"{name}.{int(until) + 1}.{session_id}.{signature}",
+            f"{name}.{until}.{session_id}0.{signature}",
+            f"{name}.{until}.{session_id}.",
+            f"{name}.{until}.{signature}",
+            "é.1.2",
+        ]
         for cookie in [*bad, f"{value}0", value]:
             headers = {b"Cookie": f"{COOKIE}={cookie}".encode()}
             answer = await service.client.get("/v1/sagas", headers=headers)
             assert answer.status_code == (200 if cookie == value else 401), cookie
         monkeypatch.setattr("time.time", lambda: float(until))
         assert (await service.client.get("/v1/sagas", headers={"Cookie": f"{COOKIE}={value}"})).status_code == 401
+
+
+async def test_signing_out_ends_a_copy_of_the_cookie_and_no_other_session() -> None:
+    async with house(guarded_access()) as service, service.visitor() as other:
+        await sign_in(other)
+        await sign_in(service.client)
+        copied = {"Cookie": f"{COOKIE}={service.client.cookies[COOKIE]}"}
+        await service.client.post("/logout")
+        async with service.visitor() as thief:
+            problem(await thief.get("/v1/sagas", headers=copied), 401, "unauthorized")
+        assert (await other.get("/v1/sagas")).status_code == 200
+
+
+def test_the_oldest_sign_out_is_forgotten_at_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1000.0)
+    monkeypatch.setattr("dotmac.tasks.service.sessions._MOST_ENDED", 3)
+    ended = EndedSessions()
+    for session_id, until in {"a": 2000, "over": 1000, "b": 2000, "c": 2000}.items():
+        ended.add(session_id, until)
+    assert [name for name in ("a", "over", "b", "c") if name in ended] == ["a", "b", "c"]
+    ended.add("d", 2000)
+    assert [name for name in ("a", "b", "c", "d") if name in ended] == ["b", "c", "d"]
 
 
 async def test_a_session_ends_with_its_token() -> None:

@@ -32,6 +32,14 @@ def test_json_has_one_object_a_line() -> None:
     assert second["error"].endswith("ValueError: half a pair \\ud800")
 
 
+def test_a_line_end_beyond_ascii_does_not_split_a_json_line() -> None:
+    log, stream = logged(LogStyle.JSON)
+    text = "one\u2028two\u2029three\u0085four\x0b\x0c\x1c"
+    log.info("%s", text, extra={"saga_id": text})
+    (line,) = stream.getvalue().splitlines()
+    assert json.loads(line)["message"] == json.loads(line)["saga_id"] == text
+
+
 def test_words_for_people_add_what_the_message_does_not_tell() -> None:
     log, stream = logged(LogStyle.CONSOLE)
     log.info("saga %s is parked", "s1", extra={"saga_id": "s1", "tenant_id": "acme"})

@@ -15,7 +15,7 @@ from starlette.requests import HTTPConnection
 
 from ..errors import InvalidInput
 from .callers import LOCAL, Caller
-from .sessions import COOKIE, Sessions
+from .sessions import COOKIE, EndedSessions, Sessions
 from .tokens import Tokens
 
 Authenticator = Callable[[HTTPConnection], Awaitable[Caller | None]]
@@ -33,11 +33,13 @@ class Access:
         authenticator: Asked first, if there is one.
         hosts: Host names that requests may name; None: every one (listening on more than loopback), empty:
             loopback's names only.
+        ended_sessions: Sessions that were signed out of.
     """
 
     tokens: Tokens = field(default_factory=Tokens)
     authenticator: Authenticator | None = None
     hosts: frozenset[str] | None = frozenset()
+    ended_sessions: EndedSessions = field(default_factory=EndedSessions, compare=False)
 
     @property
     def is_open(self) -> bool:
@@ -47,7 +49,7 @@ class Access:
     @property
     def sessions(self) -> Sessions:
         """Sessions that the tokens open."""
-        return Sessions(self.tokens)
+        return Sessions(self.tokens, self.ended_sessions)
 
     def serves_host(self, host: str) -> bool:
         """Whether a request may name this host (the `Host` header, with or without a port)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from html import escape
 from http import HTTPStatus
@@ -14,9 +15,9 @@ from starlette.routing import BaseRoute, Route
 
 from ..errors import InvalidInput
 from .access import Access
+from .attempts import Attempts
 from .guard import root_of
 from .reading import read_form
-from .sessions import Sessions
 
 LoginPage = Callable[[Request, str, str | None], Response]
 """Shows the form: called with the request, the path to go to afterwards, and what was wrong, if something was.
@@ -29,14 +30,23 @@ _log = logging.getLogger("dotmac.tasks.audit")
 
 def login_routes(access: Access, page: LoginPage) -> list[BaseRoute]:
     """The routes ``/login`` and ``/logout``."""
+    attempts = Attempts()
 
     async def login(request: Request) -> Response:
         if request.method != "POST":
             return page(request, _inside(request.query_params.get("next", "/")), None)
         fields = await _sent(request)
         wanted = _inside(fields.get("next", "/"))
+        address = "" if request.client is None else request.client.host
+        seconds = attempts.wait(address)
+        if seconds:
+            waiting = page(request, wanted, "Too many sign-ins failed. Try again later.")
+            waiting.status_code = HTTPStatus.TOO_MANY_REQUESTS
+            waiting.headers["Retry-After"] = str(math.ceil(seconds))
+            return waiting
         token = access.tokens.find(fields.get("token", "").strip())
         if token is None:
+            attempts.failed(address)
             _log.warning("a sign-in with an unknown token was refused")
             refused = page(request, wanted, "This token is not known.")
             refused.status_code = HTTPStatus.FORBIDDEN
@@ -48,7 +58,7 @@ def login_routes(access: Access, page: LoginPage) -> list[BaseRoute]:
 
     async def logout(request: Request) -> Response:
         response = RedirectResponse(f"{root_of(request)}/login", HTTPStatus.SEE_OTHER)
-        Sessions.end(response)
+        access.sessions.end(request, response)
         return response
 
     return [

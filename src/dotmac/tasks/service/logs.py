@@ -16,6 +16,9 @@ FIELDS = ("saga_id", "tenant_id", "workflow_type", "step", "attempt", "worker", 
 """Fields of a record that are told beside its message, where it has them."""
 
 _NEWLINE = "\n"
+_LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+"""Line ends beyond ASCII, which JSON allows in a string, and at which many readers of lines split."""
+
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
@@ -40,7 +43,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             document["error"] = self.formatException(record.exc_info)
-        return _encode(_clean(document)).decode()
+        return _encode(_clean(document)).decode().translate(_LINE_ENDS)
 
 
 class ConsoleFormatter(logging.Formatter):
