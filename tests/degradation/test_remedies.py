@@ -20,17 +20,24 @@ PREFIX = "house"
 ALL_RIGHTS = ("on", ">secret", "~*", "&*", "+@all")
 
 
-def carry_out(server: Server, remedy: str, user: str = "app") -> None:
+def carry_out(server: Server, remedy: str, **placeholders: object) -> None:
     """Run every redis-cli command in a remedy, with the placeholders filled in."""
-    commands = re.findall(r"redis-cli ((?:[^\s()&]+|'[^']*')(?: (?!&&)(?:'[^']*'|[^\s()&]+))*)", remedy)
-    assert commands, remedy
-    for command in commands:
-        words = shlex.split(command)
+    filled = {"USER": "app", "PREFIX": PREFIX, **placeholders}
+    for words in commands_of(remedy):
+        for name, value in filled.items():
+            words = [re.sub(rf"\b{name}\b", str(value), word) for word in words]  # noqa: PLW2901 - one after another
+        server.cli(*words)
+
+
+def commands_of(remedy: str) -> list[list[str]]:
+    """What a remedy has redis-cli send, without the address."""
+    found = re.findall(r"redis-cli ((?:[^\s()&]+|'[^']*')(?: (?!&&)(?:'[^']*'|[^\s()&]+))*)", remedy)
+    assert found, remedy
+    commands = [shlex.split(command) for command in found]
+    for words in commands:
         while words and words[0] in ("-h", "-p", "-s"):
             del words[:2]
-        server.cli(
-            *(word.replace("USER", user).replace("PREFIX", PREFIX) if word != "SETUSER" else word for word in words)
-        )
+    return commands
 
 
 async def refusal(storage: RedisStorage) -> str | None:
@@ -119,18 +126,18 @@ async def test_what_a_start_check_says_to_set_is_enough(
     server.cli("CONFIG", "SET", name, value)
     storage = RedisStorage(server.url, PREFIX, **options)
     told = await refusal(storage)
-    setting = re.search(r"CONFIG SET (\S+) (\w+)", str(told))
-    assert setting is not None, told
-    server.cli("CONFIG", "SET", *setting.groups())
+    carry_out(server, str(told))
     assert await refusal(storage) is None
 
 
-async def test_what_a_refused_greeting_says_to_grant_is_enough(server: Server) -> None:
-    server.cli("ACL", "SETUSER", "app", *ALL_RIGHTS, "-client")
-    storage = RedisStorage(server.url, PREFIX, username="app", password="secret")  # noqa: S106 - of this test
+@pytest.mark.parametrize("right", ["-client", "-select", "-@connection"])
+async def test_what_a_refused_greeting_says_to_grant_is_enough(server: Server, right: str) -> None:
+    server.cli("ACL", "SETUSER", "app", *ALL_RIGHTS, right)
+    url = f"{server.url.removesuffix('/0')}/3"
+    storage = RedisStorage(url, PREFIX, username="app", password="secret")  # noqa: S106 - of this test
     told = await refusal(storage)
-    if told is not None:  # redis-py names the connection, where it may
-        carry_out(server, told)
+    assert "does not let this user connect" in str(told)
+    carry_out(server, str(told))
     assert await refusal(storage) is None
 
 
@@ -141,3 +148,13 @@ async def test_a_refused_password_is_mended_by_the_right_one(server: Server) -> 
     right = server.url.replace("redis://", "redis://app:secret@")
     async with open_client(RedisOptions.from_url(right)) as client:
         assert await client.execute("PING") == b"PONG"
+
+
+async def test_the_doctor_says_how_to_look_whether_a_server_can_be_reached(server: Server) -> None:
+    storage = RedisStorage(server.url, PREFIX, socket_timeout=0.5)
+    server.kill()
+    (finding,) = await complaints(storage)
+    server.start()
+    (command,) = commands_of(str(finding.remedy))
+    assert server.cli(*command) == "PONG"
+    assert not [each for each in await complaints(storage) if each.check == "connection"]

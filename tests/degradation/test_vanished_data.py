@@ -11,10 +11,11 @@ import pytest
 import trio
 
 from degradation.house import House, house, until
+from degradation.test_remedies import carry_out
 from dotmac.tasks.errors import ClaimLost, LockLost
 from dotmac.tasks.observability.prometheus import PrometheusMetrics
 from dotmac.tasks.storage.redis import RedisStorage
-from support.servers import Server
+from support.servers import Server, standalone
 from support.standalone import ErrorReply
 
 SETTING = ("CONFIG", "SET", "maxmemory-policy")
@@ -153,3 +154,25 @@ async def reconnect(server: Server) -> None:
     await until(
         lambda: int(server.cli("INFO", "stats").split("total_connections_received:")[1].split()[0]) > int(before) + 3
     )
+
+
+async def test_a_missing_replica_is_attached_as_the_watch_says(server: Server, errors: Any, caplog: Any) -> None:
+    storage = RedisStorage(server.url, "house", durability="replica")
+    with standalone() as replica:
+        replica.cli("REPLICAOF", server.host, server.port)
+        await until(lambda: "state=online" in server.cli("INFO", "replication"))
+        async with storage.opened():
+            replica.cli("REPLICAOF", "NO", "ONE")
+            await until(lambda: "connected_slaves:0" in server.cli("INFO", "replication"))
+            await look_again(storage)
+            (told,) = [each for each in errors() if "fewer than 1 replicas" in each]
+            carry_out(replica, told)
+            await until(lambda: "state=online" in server.cli("INFO", "replication"))
+            await look_again(storage)
+            assert "keeps its promises again (replicas)" in caplog.text
+
+
+async def look_again(storage: RedisStorage) -> None:
+    """Have the watch look now, not at the end of its interval."""
+    assert storage._server_watch is not None
+    await storage._server_watch.review()

@@ -41,7 +41,7 @@ async def check_server(client: RedisClient) -> dict[str, dict[str, str]]:
         if report.get("aof_enabled") != "1":
             _log.warning(
                 "%s does not write an append-only file: what it acknowledged since its last snapshot is lost when it "
-                "stops. To keep it: CONFIG SET appendonly yes",
+                "stops. To keep it: redis-cli CONFIG SET appendonly yes",
                 node,
             )
     return reports
@@ -103,7 +103,7 @@ async def choose_barrier(client: RedisClient, durability: Durability, replicas: 
             if connected < replicas:
                 raise StorageMisconfigured(
                     f"durability='replica' asks for {replicas} replicas, {node} has {connected}; "
-                    "attach more (REPLICAOF), or pass a smaller number as replicas="
+                    f"attach more ({attaching(node)}), or pass a smaller number as replicas="
                 )
         return on_replicas(replicas, milliseconds)
     if durability == "server":
@@ -111,7 +111,7 @@ async def choose_barrier(client: RedisClient, durability: Durability, replicas: 
     for node, report in reports.items():
         if report.get("aof_enabled") != "1":
             raise StorageMisconfigured(
-                f"durability='fsync': {node} writes no file. To mend it: CONFIG SET appendonly yes"
+                f"durability='fsync': {node} writes no file. To mend it: redis-cli CONFIG SET appendonly yes"
             )
     settings = await read_setting(client, "appendfsync")
     if settings is not None and all(value == "always" for value in settings.values()):
@@ -119,7 +119,8 @@ async def choose_barrier(client: RedisClient, durability: Durability, replicas: 
     for node, report in reports.items():
         if "valkey_version" not in report and _version(report) < _WAITAOF_SINCE:
             raise StorageMisconfigured(
-                f"durability='fsync': {node} is too old for WAITAOF. To mend it: CONFIG SET appendfsync always"
+                f"durability='fsync': {node} is too old for WAITAOF. "
+                "To mend it: redis-cli CONFIG SET appendfsync always"
             )
     return on_disk(milliseconds)
 
@@ -135,6 +136,13 @@ async def read_setting(client: RedisClient, name: str) -> dict[str, str] | None:
 
 def _setting(reply: dict[bytes, bytes]) -> str:
     return next(iter(reply.values()), b"").decode()
+
+
+def attaching(node: str) -> str:
+    """The command line that makes the server REPLICA a replica of the node."""
+    host, _, port = node.rpartition(":")
+    address = f"{host.strip('[]')} {port}" if port.isdecimal() else "HOST PORT"
+    return f"redis-cli -h REPLICA REPLICAOF {address}"
 
 
 def parse_report(info: bytes) -> dict[str, str]:
@@ -162,5 +170,5 @@ def check_memory(node: str, report: dict[str, str]) -> None:
     if policy != "noeviction":
         raise StorageMisconfigured(
             f"{node} has maxmemory-policy {policy}, so it may throw sagas away when it is full. "
-            "To mend it: CONFIG SET maxmemory-policy noeviction (and the same in its configuration file)"
+            "To mend it: redis-cli CONFIG SET maxmemory-policy noeviction (and the same in its configuration file)"
         )

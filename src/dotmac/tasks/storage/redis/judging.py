@@ -5,7 +5,7 @@ from __future__ import annotations
 from dotmac.tasks.errors import StorageMisconfigured
 from dotmac.tasks.models import Finding, Verdict
 
-from .checks import check_memory, check_version
+from .checks import attaching, check_memory, check_version
 
 Report = dict[str, str]
 
@@ -132,10 +132,8 @@ def _replication(node: str, report: Report) -> Finding:
         )
     count = int(report.get("connected_slaves", 0))
     if not count:
-        host, _, port = node.rpartition(":")
-        remedy = f"redis-cli -h REPLICA REPLICAOF {host.strip('[]')} {port}"
-        if not port.isdecimal():
-            remedy = "use servers behind Sentinels, or a Cluster"
+        named = node.rpartition(":")[2].isdecimal()
+        remedy = attaching(node) if named else "use servers behind Sentinels, or a Cluster"
         return Finding(
             "replication",
             _ADVICE,

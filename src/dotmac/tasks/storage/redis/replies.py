@@ -49,13 +49,14 @@ _REMEDIES = {
 }
 
 _REFUSALS = {
-    "OOM": "is full: raise its maxmemory, or delete what is not needed",
+    "OOM": "is full: raise its maxmemory (redis-cli CONFIG SET maxmemory BYTES), or delete what is not needed",
     "READONLY": "is read-only (a replica): point redis_url at the master, or wait for the failover to end",
     "LOADING": "is still loading its data after a start",
     "MASTERDOWN": "is a replica that has lost its master",
-    "NOREPLICAS": "has too few replicas connected: mend them, or lower min-replicas-to-write",
-    "MISCONF": "cannot save to disk and therefore refuses writes: see its log, mend the disk",
-    "BUSY": "is busy with a script that does not end: look at it with SLOWLOG, end it with SCRIPT KILL",
+    "NOREPLICAS": "has too few replicas connected: attach them (redis-cli -h REPLICA REPLICAOF HOST PORT), or ask for "
+    "fewer: redis-cli CONFIG SET min-replicas-to-write 0",
+    "MISCONF": "cannot save to disk and therefore refuses writes: see its log, mend the disk, then: redis-cli BGSAVE",
+    "BUSY": "is busy with a script that does not end: end it with redis-cli SCRIPT KILL",
     "CLUSTERDOWN": "belongs to a Cluster that does not serve this slot now: see CLUSTER INFO",
     "TRYAGAIN": "is moving the keys of this slot to another node, which has not ended yet",
 }

@@ -18,7 +18,7 @@ import trio
 
 from dotmac.tasks.errors import EnvironmentFault, StorageMisconfigured
 
-from .checks import Durability, check_memory, check_version, parse_report
+from .checks import Durability, attaching, check_memory, check_version, parse_report
 from .gateway import RedisClient
 
 _GLANCE = 1.0  # seconds between two looks for a new connection
@@ -160,17 +160,17 @@ class ServerWatch:
         if report.get("role") == "slave":
             broken["role"] = (
                 f"{node} is a replica of {report.get('master_host')}:{report.get('master_port')} and takes no writes. "
-                "To mend it: point redis_url at the master; if that one is gone for good: REPLICAOF NO ONE"
+                "To mend it: point redis_url at the master; if that one is gone for good: redis-cli REPLICAOF NO ONE"
             )
         if report.get("aof_enabled") != "1":
             broken["append-only file"] = (
                 f"{node} writes no append-only file: what it acknowledged since its last snapshot is lost when it "
-                "stops. To mend it: CONFIG SET appendonly yes"
+                "stops. To mend it: redis-cli CONFIG SET appendonly yes"
             )
         if self._durability == "replica" and _count(report, "connected_slaves") < self._replicas:
             broken["replicas"] = (
                 f"{node} has fewer than {self._replicas} replicas, so durability='replica' refuses writes. "
-                "To mend it: attach more (REPLICAOF)"
+                f"To mend it: {attaching(node)}"
             )
         return broken
 
