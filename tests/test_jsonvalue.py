@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import given
+from pydantic import BaseModel
 
 from dotmac.tasks.errors import InvalidInput
 from dotmac.tasks.jsonvalue import check_json, copy_json, decode, encode, result_json
@@ -138,6 +139,15 @@ class Ticket(msgspec.Struct):
     seat: Seat
 
 
+class Guest(BaseModel):
+    born: datetime.date
+
+
+@dataclasses.dataclass
+class Party:
+    guests: list[Guest]
+
+
 def _ring() -> list[Any]:
     ring: list[Any] = [(1,)]
     ring.append(ring)
@@ -156,6 +166,7 @@ def _ring() -> list[Any]:
         ((1, {2}), [1, [2]]),
         ([b"ab"], ["YWI="]),
         (Ticket(Seat(12, "A")), {"seat": {"row": 12, "letter": "A"}}),
+        (Party([Guest(born=datetime.date(2026, 1, 2))]), {"guests": [{"born": "2026-01-02"}]}),
         ({1: "one"}, {"1": "one"}),
         ([Number(3), Label("x")], [3, "x"]),
     ],

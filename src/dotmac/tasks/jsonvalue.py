@@ -50,7 +50,7 @@ def result_json(value: Any, limit: float = math.inf, field: str = "result") -> b
     """The JSON of a result.
 
     Types with one JSON form are stored in it: UUID and Decimal as text, dates and times as in RFC 3339, enums as their
-    value, tuples and sets as lists, bytes as base64, dataclasses and msgspec structs as objects.
+    value, tuples and sets as lists, bytes as base64, dataclasses, msgspec structs and pydantic models as objects.
 
     Args:
         value: What a handler returned.
@@ -117,10 +117,16 @@ def _converted(value: Any, path: str, depth: int) -> Any:
     if kind in _ARRAYS:
         return [_converted(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
     try:
-        plain = msgspec.to_builtins(value, enc_hook=as_base)
+        plain = msgspec.to_builtins(value, enc_hook=_plain)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(path, f"has no JSON form: {error}") from error
     return _converted(plain, path, depth + 1)
+
+
+def _plain(value: Any) -> Any:
+    """The JSON form of what msgspec has no form for: a model of pydantic, or what `as_base` takes."""
+    dump = getattr(type(value), "model_dump", None)
+    return as_base(value) if dump is None else dump(value, mode="json")
 
 
 def _key(key: Any, path: str) -> Any:
