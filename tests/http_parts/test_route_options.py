@@ -6,14 +6,17 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any
+from dataclasses import fields
+from typing import Any, cast
 
 import pytest
 
 from dotmac.tasks.errors import InvalidInput, MiddlewareNotInstalled
 from dotmac.tasks.http.decorator import idempotent_route
-from dotmac.tasks.http.options import IdempotencyOptions
+from dotmac.tasks.http.middleware import BackgroundOperationsMiddleware
+from dotmac.tasks.http.options import IdempotencyOptions, OptionOverrides
 from dotmac.tasks.http.routes import RouteOverrides, RouteRule, Routes, is_protected, overrides_of
+from dotmac.tasks.http.setup import MiddlewareOptions
 
 DEFAULTS = IdempotencyOptions()
 
@@ -92,6 +95,12 @@ def test_what_makes_no_sense_is_refused_by_name(field: str, value: Any) -> None:
 def test_members_can_be_chosen_of_json_only(field: str) -> None:
     with pytest.raises(InvalidInput, match="fingerprint='json' beside it"):
         IdempotencyOptions(**{field: ["a"]})  # type: ignore[arg-type]
+
+
+def test_type_checkers_see_every_option() -> None:
+    assert list(OptionOverrides.__annotations__) == [field.name for field in fields(IdempotencyOptions)]
+    arguments = inspect.signature(BackgroundOperationsMiddleware).parameters
+    assert ["app", "manager", *MiddlewareOptions.__annotations__] == list(arguments)
 
 
 def test_an_unknown_option_is_answered_with_those_that_there_are() -> None:
@@ -221,7 +230,7 @@ def test_a_rule_with_an_option_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"^lease: "):
         RouteRule("/a", lease=-1)
     with pytest.raises(InvalidInput, match=r"^leese: "):
-        RouteRule("/a", leese=1)
+        RouteRule("/a", **cast("OptionOverrides", {"leese": 1}))
 
 
 def test_a_rule_may_need_what_the_base_has_and_is_tried_out_with_it_at_once() -> None:
@@ -346,7 +355,7 @@ def test_of_two_decorators_the_outer_one_wins() -> None:
 
 def test_a_wrong_option_is_refused_where_the_decorator_stands() -> None:
     with pytest.raises(InvalidInput, match=r"^in_flight: "):
-        idempotent_route(in_flight="queue")
+        idempotent_route(**cast("OptionOverrides", {"in_flight": "queue"}))
 
 
 def test_what_takes_no_attribute_is_refused() -> None:

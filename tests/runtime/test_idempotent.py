@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -24,6 +25,7 @@ from dotmac.tasks import (
     StorageUnavailable,
     UnknownOperation,
 )
+from dotmac.tasks.facade.operations import IdempotentOptions
 from runtime.nodes import MUTATING, Ledger, Node, at_call, die_after, die_before, lose_reply, refuse, step, until
 
 ASK: dict[str, Any] = {"tenant_id": "t", "user_id": "u", "operation_type": "do", "parameters": {"name": "a"}}
@@ -461,6 +463,14 @@ async def test_a_key_expires(autojump_clock: MockClock, shared: MemoryStorage, l
         assert shared._records == {}
         await manager.run_idempotent(**ASK, ttl=100)
     assert ledger.effects == ["a", "a"]
+
+
+def test_the_decorator_refuses_a_mistyped_option_where_it_stands(shared: MemoryStorage) -> None:
+    manager = BackgroundOperationsManager(shared)
+    with pytest.raises(InvalidInput, match=r"^tll: there is no such option; there are: key, "):
+        manager.idempotent("send_email", **cast("IdempotentOptions", {"tll": 60}))
+    parameters = inspect.signature(manager.run_idempotent).parameters
+    assert {*IdempotentOptions.__annotations__, "operation_type", "parameters"} == set(parameters)
 
 
 async def test_the_decorator_runs_its_function_once_for_equal_calls(

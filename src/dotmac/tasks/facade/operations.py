@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from ..bounds import check_texts
 from ..crossing.anywhere import anywhere
+from ..errors import InvalidInput
 from ..idempotency import scope_key
 from ..listings import IdempotencyKeyList
 from ..models import IdempotencyKey
@@ -15,6 +16,17 @@ from .handlers import HandlerMethods
 from .life import Hosted
 
 F = TypeVar("F", bound=HandlerFunction)
+
+
+class IdempotentOptions(TypedDict, total=False):
+    """What `OperationMethods.idempotent` takes for `OperationMethods.run_idempotent`, for type checkers."""
+
+    tenant_id: str
+    user_id: str | None
+    key: str | None
+    ttl: float | None
+    wait: float | None
+    store_errors: bool
 
 
 class OperationMethods(HandlerMethods, Hosted):
@@ -139,7 +151,9 @@ class OperationMethods(HandlerMethods, Hosted):
         request = operations.request((tenant_id, user_id, operation_type), parameters, key, ttl)
         return await operations.run(request, wait=wait, store_errors=store_errors)
 
-    def idempotent(self, operation_type: str, **options: Any) -> Callable[[F], Callable[..., Awaitable[Any]]]:
+    def idempotent(
+        self, operation_type: str, **options: Unpack[IdempotentOptions]
+    ) -> Callable[[F], Callable[..., Awaitable[Any]]]:
         """Decorate a handler: it is registered, and calling it runs it through `run_idempotent`.
 
         The decorated function is called as ``await function(parameters, tenant_id=…, user_id=…, …)``.
@@ -147,7 +161,14 @@ class OperationMethods(HandlerMethods, Hosted):
         Args:
             operation_type: The name to register it under.
             **options: Defaults for `run_idempotent`, such as ``ttl=3600``.
+
+        Raises:
+            InvalidInput: An option does not exist; nothing was registered.
         """
+        known = IdempotentOptions.__annotations__
+        for name in options:
+            if name not in known:
+                raise InvalidInput(name, f"there is no such option; there are: {', '.join(sorted(known))}")
 
         def decorate(function: F) -> Callable[..., Awaitable[Any]]:
             self.register_operation_handler(operation_type, function)

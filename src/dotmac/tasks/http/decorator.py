@@ -12,12 +12,12 @@ import inspect
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from ..errors import InvalidInput, MiddlewareNotInstalled
 from . import problems
 from .asgi import Reply, Scope, header_values
-from .options import SAFE_METHODS
+from .options import SAFE_METHODS, OptionOverrides
 from .routes import ATTRIBUTE, RouteOverrides, overrides_of
 from .sagas import as_starlette
 from .state import state_of
@@ -29,7 +29,7 @@ _ORIGINAL = "__dotmac_tasks_unchecked__"
 _Endpoint = TypeVar("_Endpoint")
 
 
-def idempotent_route(**overrides: Any) -> Callable[[_Endpoint], _Endpoint]:
+def idempotent_route(**overrides: Unpack[OptionOverrides]) -> Callable[[_Endpoint], _Endpoint]:
     """Options for one endpoint: ``@idempotent_route(required=True, in_flight="wait")``, nearest to the function.
 
     The options are an attribute of the endpoint, which stays what it is. Functions, async or not, classes and objects

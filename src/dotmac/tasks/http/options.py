@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from ..bounds import MAX_SECONDS
 from ..errors import InvalidInput
@@ -44,6 +44,40 @@ _NAMES = ("methods", "fields", "ignored_fields", "unstored_headers", "fingerprin
 _FINAL = range(200, 600)  # 1xx statuses come before the response
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "CONNECT"})
 _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+class OptionOverrides(TypedDict, total=False):
+    """The options as keyword arguments, for type checkers. See `IdempotencyOptions`."""
+
+    methods: Collection[str]
+    required: bool
+    exempt: bool
+    strict: bool
+    compat_keys: bool
+    key_length: int
+    key_pattern: re.Pattern[str] | str | None
+    fingerprint: FingerprintMode
+    fields: Collection[str]
+    ignored_fields: Collection[str]
+    fingerprint_headers: Collection[str]
+    per_origin: bool
+    credentials_required: bool
+    canonical_limit: int
+    in_flight: Literal["conflict", "wait", "accepted"]
+    wait_seconds: float
+    lease: float
+    ttl: float | None
+    body_limit: int
+    response_limit: int
+    unstored_headers: Collection[str]
+    release_statuses: Collection[int]
+    on_exception: Literal["record", "release"]
+    on_crash: Literal["unknown", "rerun"]
+    on_invalid: Literal["release", "record"]
+    on_storage_error: Literal["pass", "reject"]
+    saga_wait: float
+    saga_location: str | None
+    saga_response: Callable[..., Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from ..errors import InvalidInput
-from .options import SAFE_METHODS, IdempotencyOptions
+from .options import SAFE_METHODS, IdempotencyOptions, OptionOverrides
 from .path_patterns import compile_pattern
 
 EXEMPT_PATHS = frozenset({"/health", "/healthz", "/ready", "/metrics", "/docs", "/redoc", "/openapi.json"})
@@ -55,7 +55,7 @@ class RouteRule:
         InvalidInput: Naming the pattern or the option.
     """
 
-    def __init__(self, pattern: str, **overrides: Any) -> None:
+    def __init__(self, pattern: str, **overrides: Unpack[OptionOverrides]) -> None:
         self.pattern = pattern
         self._compiled = compile_pattern(pattern)
         self._given = RouteOverrides(overrides)

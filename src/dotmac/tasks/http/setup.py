@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from ..errors import InvalidInput
 from ..manager import BackgroundOperationsManager
 from .middleware import BackgroundOperationsMiddleware
 
+if TYPE_CHECKING:
+    from .asgi import Scope
+    from .options import IdempotencyOptions
+    from .routes import RouteRule
+    from .sealing import ResponseCodec
+
+
+class MiddlewareOptions(TypedDict, total=False):
+    """The arguments of `BackgroundOperationsMiddleware` by name, for type checkers."""
+
+    exempt_paths: Collection[str] | None
+    idempotency_header: str
+    cache_hit_header: str
+    options: IdempotencyOptions | None
+    routes: Sequence[RouteRule]
+    identity: Callable[[Scope], Any]
+    credentials: Collection[str] | Callable[[Scope], Any]
+    session_cookies: Collection[str] | None
+    codec: ResponseCodec | None
+
 
 def add_background_operations_middleware(
-    app: Any, manager: BackgroundOperationsManager | None = None, **options: Any
+    app: Any, manager: BackgroundOperationsManager | None = None, **options: Unpack[MiddlewareOptions]
 ) -> BackgroundOperationsManager:
     """Put a `BackgroundOperationsMiddleware` around the app, and give the manager that it works with.
 
