@@ -141,4 +141,6 @@ class Worker:
 
 
 logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+# Handlers fail as they are told, and the last attempt's traceback is logged. The crew looks for tracebacks of others.
+logging.getLogger("dotmac.tasks.runtime.attempt").setLevel(logging.ERROR)
 trio.run(Worker(json.loads(sys.argv[1])).run)

@@ -14,7 +14,7 @@ from dotmac.tasks import BackgroundOperationsManager, HandlerContext, SagaHandle
 from dotmac.tasks.facade.claims import KeyedRequest
 from portal.hosts import HOSTS, Host, a_manager
 
-NOT_HERE = {"start", "stop", "start_ahead"}  # the hosts call them, and the middleware
+NOT_HERE = {"start", "stop", "start_ahead", "finish_claim_later"}  # the hosts call them, and the middleware
 
 STEPS = [{"name": "A", "operation": "work", "compensation_operation": "undo"}]
 SAGA: dict[str, Any] = {"tenant_id": "t", "workflow_type": "w", "steps": STEPS}

@@ -35,7 +35,8 @@ from portal.test_locks_in_loops import lose_unnoticed
 from portal.test_portal_life import BrokenStorage
 
 OF_THE_MIDDLEWARE = {
-    "begin_claim", "finish_claim", "abandon_claim", "leave_claim", "start_saga_under_claim", "start_ahead"
+    "begin_claim", "finish_claim", "finish_claim_later", "abandon_claim", "leave_claim",
+    "start_saga_under_claim", "start_ahead"
 }  # fmt: skip
 LIFE = {"start", "stop"}
 

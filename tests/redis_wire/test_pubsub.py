@@ -129,7 +129,7 @@ async def test_a_server_that_refuses_to_say_it_lives_is_listened_to_all_the_same
 
     server.cli("CONFIG", "SET", "replica-serve-stale-data", "no")
     server.cli("REPLICAOF", server.host, next(port_candidates()))
-    async with client_of(server.url, loop_host=host, socket_timeout=0.2) as client, client.watch("a") as watch:
+    async with client_of(server.url, loop_host=host, socket_timeout=0.5) as client, client.watch("a") as watch:
         first = listener()
         await eventually(lambda: refused_pings() > 2)
         assert listener() == first
