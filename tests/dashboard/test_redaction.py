@@ -40,6 +40,26 @@ def test_a_literal_and_a_false_reference_hide_as_any_value() -> None:
         assert "s3cr3t" not in repr(Redaction()(value))
 
 
+def test_a_stored_response_hides_what_it_answered() -> None:
+    headers = [["x-auth-token", "s3cr3t"], ["content-type", "application/json"]]
+    stored = {"v": 1, "status": 200, "headers": headers, "text": '{"card_token":"s3cr3t","order":7}'}
+    seen = Redaction()({"result": stored})["result"]
+    assert seen["headers"] == [["x-auth-token", HIDDEN], ["content-type", "application/json"]]
+    assert seen["text"] == f'{{"card_token":"{HIDDEN}","order":7}}'
+    encoded = {"v": 1, "status": 200, "headers": [], "base64": "czNjcjN0"}
+    assert Redaction()(encoded) == encoded | {"base64": HIDDEN}
+
+
+@pytest.mark.parametrize("text", ["[", "{x}", '{"order": 7}', "[1, 2]", "token", '"token"', '{"token":null}'])
+def test_a_text_without_a_secret_stays_as_it_is(text: str) -> None:
+    assert Redaction()({"note": text}) == {"note": text}
+
+
+def test_json_within_json_is_redacted_and_too_deep_json_hidden() -> None:
+    assert Redaction()(r'[{"event": "{\"password\": 1}"}]') == rf'[{{"event":"{{\"password\":\"{HIDDEN}\"}}"}}]'
+    assert Redaction()("[" * 100_000 + "]" * 100_000) == HIDDEN
+
+
 def test_other_fields_can_be_configured() -> None:
     hide = Redaction(["Birth Day", "", "--"])
     assert hide({"birth_day": 1, "password": 2}) == {"birth_day": HIDDEN, "password": 2}
