@@ -81,7 +81,9 @@ class SagaStep:
 
     Attributes:
         status: The forward half: pending, in_progress, completed, failed or unknown; compensated once it is undone.
-        retry_count: Attempts made beyond the first.
+        attempts: Attempts made, interrupted ones included.
+        retry_count: Retries used up of `max_retries`. An interrupted attempt (orderly stop, lost worker) uses up none;
+            an operator's retry begins anew.
         compensation_status: The backward half: None (nothing to undo so far), pending, in_progress,
             completed (undone) or failed (out of retries: an open item).
         next_attempt_at: When the next attempt is due (UTC), while one waits.

@@ -11,7 +11,12 @@ from .bounds import MAX_SECONDS, check_record_ttl
 from .errors import InvalidInput
 
 PREFIX = "DOTMAC_TASKS_"
-_WHOLE = {"max_payload": "bytes", "max_running": "handlers", "sync_handler_threads": "threads"}
+_WHOLE = {
+    "max_payload": "bytes",
+    "max_running": "handlers",
+    "max_worker_losses": "losses",
+    "sync_handler_threads": "threads",
+}
 
 
 class SettingOptions(TypedDict, total=False):
@@ -50,6 +55,8 @@ class Settings:
         drain_timeout: How long running steps and idempotent operations may take to finish when the manager stops.
         cancel_grace: How long a handler may take to end after its cancellation. Then its task in an event loop of
             asyncio is left behind, with an unknown outcome; under trio, which has to wait, the log names the handler.
+        max_worker_losses: A step that loses its worker so many times in a row is given up: its handler may be what ends
+            the process.
         max_payload: Bytes of JSON that one saga definition, one result or one stored parameter set may have.
         max_running: Handlers of saga steps and idempotent operations that run at once in this process; None: no bound.
         sync_handler_threads: Threads for plain handlers, of which each takes one while it runs.
@@ -65,6 +72,7 @@ class Settings:
     passivate_after: float = 60.0
     drain_timeout: float = 30.0
     cancel_grace: float = 5.0
+    max_worker_losses: int = 5
     max_payload: int = 1_048_576
     max_running: int | None = None
     sync_handler_threads: int = 40

@@ -20,12 +20,15 @@ class Failure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             ``WorkerLost``, ``Drained``, ``Revoked``.
         unknown: The effect may have happened. False means it did not.
         final: No retry can help.
+        interrupted: The attempt was ended from outside of its handler, or the handler was not invoked. Retries are
+            for failures of the handler: such an attempt uses none up, and earns no back-off.
     """
 
     error: str
     message: str = ""
     unknown: bool = False
     final: bool = False
+    interrupted: bool = False
 
     def __str__(self) -> str:
         return f"{self.error}: {self.message}" if self.message else self.error

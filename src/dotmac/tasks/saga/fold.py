@@ -87,24 +87,26 @@ def _adopted(state: SagaState, event: SagaAdopted) -> SagaState:
     # Epochs only rise. A saga created without an owner had epoch 0, so its first adoption may bring epoch 1.
     if event.epoch < state.epoch or (event.epoch == state.epoch and state.worker is not None):
         raise InternalError(f"an adoption with epoch {event.epoch} cannot follow epoch {state.epoch}")
-    state = replace(state, epoch=event.epoch, worker=event.worker)
+    lost_from, state = state.worker, replace(state, epoch=event.epoch, worker=event.worker)
     if state.status.is_final or not 0 <= state.cursor < len(state.steps):
         return state
     if state.track.status is not TrackStatus.RUNNING:
         return state
-    lost = Failure("WorkerLost", "the worker was lost while the attempt ran", unknown=True)
-    return _with_track(state, _failed_track(state.track, lost))
+    worker = event.previous or lost_from or "(of unknown name)"
+    lost = Failure("WorkerLost", f"worker {worker} was lost while the attempt ran", unknown=True, interrupted=True)
+    return _with_track(state, _failed_track(state.track, lost, (*state.track.losses, worker)))
 
 
 def _attempt_started(state: SagaState, event: AttemptStarted) -> SagaState:
     track = _track_of(state, event)
-    if track.status not in _STARTABLE or event.attempt != track.attempts + 1:
+    startable = track.status in _STARTABLE or (track.status is TrackStatus.FAILED and track.interrupted)
+    if not startable or event.attempt != track.attempts + 1:
         raise InternalError(f"attempt {event.attempt} of step {event.step} cannot start: {track.status}")
     return _with_track(state, replace(track, status=_RUNNING, attempts=event.attempt))
 
 
 def _attempt_succeeded(state: SagaState, event: AttemptSucceeded) -> SagaState:
-    track = replace(_running(state, event), status=TrackStatus.DONE, failure=None)
+    track = replace(_running(state, event), status=TrackStatus.DONE, failure=None, losses=())
     if event.undo:
         return _step_down(_with_track(state, track))
     cursor, steps = state.cursor, state.steps
@@ -118,7 +120,8 @@ def _attempt_succeeded(state: SagaState, event: AttemptSucceeded) -> SagaState:
 
 
 def _attempt_failed(state: SagaState, event: AttemptFailed) -> SagaState:
-    return _with_track(state, _failed_track(_running(state, event), event.failure))
+    track = _running(state, event)
+    return _with_track(state, _failed_track(track, event.failure, track.losses if event.failure.interrupted else ()))
 
 
 def _retry_scheduled(state: SagaState, event: RetryScheduled) -> SagaState:
@@ -190,9 +193,10 @@ def _resumed(state: SagaState, event: SagaResumed) -> SagaState:
         cursor = _next_to_undo(state, steps, len(steps))
         return replace(state, steps=steps, status=OperationStatus.COMPENSATING, cursor=cursor)
     if event.undo:
-        if not state.at_unknown_pivot:
-            raise InternalError("only a saga parked at an unknown pivot can be resumed backwards")
-        return _turn_back(state, event.reason or "an operator vouched that the pivot did not happen")
+        if state.committed:
+            raise InternalError("a saga parked after its pivot cannot be resumed backwards")
+        vouched = "an operator vouched that the pivot did not happen" if state.at_unknown_pivot else "an operator's wish"
+        return _turn_back(state, event.reason or vouched)
     return _with_track(_going_forward(state), renewed(state.track))
 
 
@@ -225,8 +229,15 @@ def _standing(state: SagaState) -> str:
     return f"{state.status}, step {state.cursor} is {state.track.status}"
 
 
-def _failed_track(track: Track, failure: Failure) -> Track:
-    return replace(track, status=TrackStatus.FAILED, failure=failure, maybe_done=track.maybe_done or failure.unknown)
+def _failed_track(track: Track, failure: Failure, losses: tuple[str, ...]) -> Track:
+    return replace(
+        track,
+        status=TrackStatus.FAILED,
+        failure=failure,
+        maybe_done=track.maybe_done or failure.unknown,
+        uncounted=track.uncounted + failure.interrupted,
+        losses=losses,
+    )
 
 
 def _with_track(state: SagaState, track: Track) -> SagaState:

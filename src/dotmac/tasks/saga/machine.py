@@ -20,25 +20,33 @@ Transitions (F: going forward, U: undoing; "turning back" = cancelled or out of 
                  otherwise                              AttemptStarted
       F running  turning back                           AttemptFailed (Revoked: the handler was not invoked)
                  otherwise                              Invoke
-      F failed   may retry and not turning back         RetryScheduled
+      F failed   turning back                           AttemptsExhausted
+                 interrupted, first loss of a worker    AttemptStarted
+                 interrupted, more losses, in bounds    RetryScheduled (spreads what was lost together)
+                 interrupted otherwise                  AttemptStarted
+                 may retry                              RetryScheduled
                  otherwise                              AttemptsExhausted
       F waiting  turning back                           AttemptsExhausted
                  due                                    AttemptStarted
                  otherwise                              Wait
       F exhausted  after a pivot, or an unknown pivot   SagaParked
+                 too many losses, not turning back      SagaParked
                  otherwise                              CompensationBegan
     compensating before the first step                  SagaCompensated, or SagaParked with the open items
       U ready                                           AttemptStarted
       U running                                         Invoke
-      U failed   may retry                              RetryScheduled
-                 otherwise                              AttemptsExhausted (apply moves on to the step before)
+      U failed   as F failed                            the same (apply moves on to the step before)
       U waiting  due / otherwise                        AttemptStarted / Wait
     completed, compensated, failed                      Rest
+
+An interrupted attempt (`Failure.interrupted`) uses up no retry. Only losses of workers are bounded, by a bound of
+their own: a handler that ends its process would otherwise end every worker, one after the other.
 """
 
 from __future__ import annotations
 
 from ..models import OperationStatus, StepKind
+from ..retry import RetryPolicy
 from .commands import Command, Invoke, Record, Rest, Wait
 from .events import (
     AttemptFailed,
@@ -56,25 +64,30 @@ from .events import (
 from .fold import apply, fold
 from .state import SagaState, Track, TrackStatus
 
-__all__ = ["apply", "decide", "fold", "interruptible", "why_not_cancelled"]
+__all__ = ["MAX_WORKER_LOSSES", "apply", "decide", "fold", "interruptible", "why_not_cancelled"]
 
+MAX_WORKER_LOSSES = 5
+"""Losses of a worker in a row after which a step is given up, unless the settings say otherwise."""
+
+_AFTER_LOSSES = RetryPolicy(initial_delay=1.0, multiplier=4.0, max_delay=60.0)
 _IN_PROGRESS = OperationStatus.IN_PROGRESS
-_REVOKED = Failure("Revoked", "the saga turned back before the handler was invoked")
+_REVOKED = Failure("Revoked", "the saga turned back before the handler was invoked", interrupted=True)
 
 
-def decide(state: SagaState, now: float, chance: float) -> Command:
+def decide(state: SagaState, now: float, chance: float, max_losses: int = MAX_WORKER_LOSSES) -> Command:
     """What to do next.
 
     Args:
         state: The fold of the journal so far.
         now: The storage's time, in Unix seconds.
         chance: A random number in [0, 1), for the jitter of a back-off.
+        max_losses: Losses of a worker in a row after which a step is given up.
     """
     status = state.status
     if status is _IN_PROGRESS:
-        return _forward(state, now, chance)
+        return _forward(state, now, chance, max_losses)
     if status is OperationStatus.COMPENSATING:
-        return _backward(state, now, chance)
+        return _backward(state, now, chance, max_losses)
     if status is OperationStatus.PENDING:
         return Record(_begin(state, now))
     return Rest()
@@ -131,7 +144,7 @@ def _begin(state: SagaState, now: float) -> SagaStarted | CompensationBegan:
     return SagaStarted(deadline_at=None if timeout is None else now + timeout)
 
 
-def _forward(state: SagaState, now: float, chance: float) -> Command:
+def _forward(state: SagaState, now: float, chance: float, max_losses: int) -> Command:
     if state.cursor == len(state.steps):
         return Record(CompensationBegan(reason=_why(state)) if state.may_turn_back else SagaCompleted())
     expires = None if state.committed else state.deadline_at
@@ -142,7 +155,9 @@ def _forward(state: SagaState, now: float, chance: float) -> Command:
         return Record(_give_up(state))
     if (state.cancel is not None or state.timed_out) and state.turning_back:
         return _turn_back(state)
-    return _attempt(state, track, now, chance, expires)
+    if track.status is TrackStatus.FAILED:
+        return Record(_after_failure(state, track, now, chance, max_losses))
+    return _attempt(state, track, now, expires)
 
 
 def _turn_back(state: SagaState) -> Command:
@@ -155,40 +170,64 @@ def _turn_back(state: SagaState) -> Command:
             return Record(AttemptsExhausted(state.cursor))
 
 
-def _backward(state: SagaState, now: float, chance: float) -> Command:
+def _backward(state: SagaState, now: float, chance: float, max_losses: int) -> Command:
     if state.cursor >= 0:
-        return _attempt(state, state.track, now, chance, None)
+        track = state.track
+        if track.status is TrackStatus.FAILED:
+            return Record(_after_failure(state, track, now, chance, max_losses))
+        return _attempt(state, track, now, None)
     items = tuple(
-        f"compensation of step '{definition.name}' did not succeed: {step.undo.failure}"
+        f"compensation of step '{definition.name}' did not succeed: {_last_words(step.undo)}"
         for definition, step in zip(state.definition.steps, state.steps, strict=True)
         if step.undo.status is TrackStatus.EXHAUSTED
     )
     return Record(SagaParked(items) if items else SagaCompensated())
 
 
-def _attempt(state: SagaState, track: Track, now: float, chance: float, expires: float | None) -> Command:
-    """The life of one series of attempts, the same in both directions."""
+def _attempt(state: SagaState, track: Track, now: float, expires: float | None) -> Command:
+    """The life of one series of attempts, but for what follows a failure; the same in both directions."""
     undo, cursor, status = state.undoing, state.cursor, track.status
     if status is TrackStatus.RUNNING:
         return Invoke(cursor, track.attempts, undo, expires)
-    if status is TrackStatus.FAILED:
-        policy = state.current_definition.compensation_retry if undo else state.current_definition.retry
-        failure = track.failure
-        if failure is None or failure.final or not policy.allows(track.spent):
-            return Record(AttemptsExhausted(cursor, undo))
-        return Record(RetryScheduled(cursor, now + policy.delay(track.spent, chance), undo))
     if status is TrackStatus.WAITING and now < track.retry_at:
         return Wait(track.retry_at if expires is None else min(track.retry_at, expires))
     return Record(AttemptStarted(cursor, track.attempts + 1, undo))
 
 
+def _after_failure(
+    state: SagaState, track: Track, now: float, chance: float, max_losses: int
+) -> AttemptStarted | RetryScheduled | AttemptsExhausted:
+    """What follows a failed attempt, the same in both directions."""
+    undo, cursor, failure = state.undoing, state.cursor, track.failure
+    policy = state.current_definition.compensation_retry if undo else state.current_definition.retry
+    losses = len(track.losses)
+    if failure is None or failure.final or losses >= max_losses:
+        return AttemptsExhausted(cursor, undo)
+    if failure.interrupted:
+        if losses > 1:
+            return RetryScheduled(cursor, now + _AFTER_LOSSES.delay(losses - 1, chance), undo)
+        return AttemptStarted(cursor, track.attempts + 1, undo)
+    if not policy.allows(track.spent):
+        return AttemptsExhausted(cursor, undo)
+    return RetryScheduled(cursor, now + policy.delay(track.spent, chance), undo)
+
+
 def _give_up(state: SagaState) -> SagaParked | CompensationBegan:
-    name, failure = state.current_definition.name, state.track.failure
+    name, failure = state.current_definition.name, _last_words(state.track)
     if state.committed:
         return SagaParked((f"step '{name}' after the point of no return did not succeed: {failure}",))
     if state.at_unknown_pivot:
         return SagaParked((f"outcome of the pivot step '{name}' is unknown (last attempt: {failure})",))
+    if state.poisoned:
+        return SagaParked((f"step '{name}' was given up: {failure}",))
     return CompensationBegan(reason=_why(state))
+
+
+def _last_words(track: Track) -> str:
+    """How the last attempt of a track ended; the workers too, where it lost several in a row."""
+    if len(track.losses) < 2:  # noqa: PLR2004 - several
+        return str(track.failure)
+    return f"{len(track.losses)} workers in a row were lost while it ran ({', '.join(track.losses)})"
 
 
 def _why(state: SagaState) -> str:

@@ -35,7 +35,7 @@ def renewed(track: Track) -> Track:
     """The track with fresh attempts, if it had none left."""
     if track.status is not TrackStatus.EXHAUSTED:
         return track
-    return replace(track, status=TrackStatus.READY, floor=track.attempts)
+    return replace(track, status=TrackStatus.READY, uncounted=track.attempts, losses=())
 
 
 def _why_not_before(past: StepState) -> str | None:
@@ -61,10 +61,10 @@ def _afresh(past: StepState) -> StepState:
         # Numbers of attempts are never used twice.
         forward=Track(
             attempts=past.forward.attempts,
-            floor=past.forward.attempts,
+            uncounted=past.forward.attempts,
             maybe_done=past.happened and not undone,
             failure=None if undone else past.forward.failure,
         ),
-        undo=Track(attempts=past.undo.attempts, floor=past.undo.attempts),
+        undo=Track(attempts=past.undo.attempts, uncounted=past.undo.attempts),
         times_undone=past.times_undone + undone,
     )

@@ -14,7 +14,8 @@ from .events import CancelRequested, Failure
 class TrackStatus(StrEnum):
     """Where a series of attempts stands.
 
-    ``ready → running → done``, or ``running → failed → waiting → running …``, or ``failed → exhausted``.
+    ``ready → running → done``, or ``running → failed → waiting → running …``, or ``failed → exhausted``. After an
+    interruption, ``failed → running``.
     """
 
     READY = "ready"
@@ -30,23 +31,37 @@ class Track(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         attempts: Attempts started so far; the number of the running one while one runs.
-        floor: Attempts made before an operator's last resume: they do not count against the policy any more.
+        uncounted: Attempts that do not count against the policy: interrupted ones, and all before an operator's last
+            resume.
         maybe_done: Some attempt ended with an unknown outcome, so the effect may be there.
         retry_at: When the next attempt is due, while waiting.
         failure: The last attempt's failure, until one succeeds.
+        losses: The workers that were lost while an attempt of this track ran, oldest first. An attempt that ends with
+            a result or an error of its handler clears the list.
     """
 
     status: TrackStatus = TrackStatus.READY
     attempts: int = 0
-    floor: int = 0
+    uncounted: int = 0
     maybe_done: bool = False
     retry_at: float = 0.0
     failure: Failure | None = None
+    losses: tuple[str, ...] = ()
 
     @property
     def spent(self) -> int:
         """Attempts that count against the policy."""
-        return self.attempts - self.floor
+        return self.attempts - self.uncounted
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the last attempt was ended from outside of its handler."""
+        return self.failure is not None and self.failure.interrupted
+
+    @property
+    def poisoned(self) -> bool:
+        """Whether the track has no further attempt because its attempts ended with the loss of their workers."""
+        return self.status is TrackStatus.EXHAUSTED and bool(self.losses)
 
 
 class StepState(msgspec.Struct, frozen=True, gc=False):
@@ -121,6 +136,11 @@ class SagaState(msgspec.Struct, frozen=True, gc=False):
         return self.current_definition.kind is StepKind.PIVOT and self.current.forward.maybe_done
 
     @property
+    def poisoned(self) -> bool:
+        """Whether the step at the cursor lost its worker too often, and nothing else makes the saga turn back."""
+        return self.track.poisoned and not self.turning_back
+
+    @property
     def past_last_step(self) -> bool:
         """Whether every step completed."""
         return self.cursor == len(self.steps)
@@ -139,7 +159,7 @@ class SagaState(msgspec.Struct, frozen=True, gc=False):
             return False
         if self.past_last_step:
             return self.cancel is not None
-        if self.at_unknown_pivot:
+        if self.at_unknown_pivot or self.poisoned:
             return False
         status = self.track.status
         return status is TrackStatus.EXHAUSTED or (status is TrackStatus.READY and self.turning_back)
@@ -151,4 +171,4 @@ class SagaState(msgspec.Struct, frozen=True, gc=False):
             return self.cursor < 0 and self.undo_failed
         if self.past_last_step or self.track.status is not TrackStatus.EXHAUSTED:
             return False
-        return self.committed or self.at_unknown_pivot
+        return self.committed or self.at_unknown_pivot or self.poisoned

@@ -111,7 +111,7 @@ def _step_view(definition: StepDefinition, step: StepState, *, undoing: bool) ->
         timeout_seconds=definition.timeout_seconds,
         status=_step_status(step),
         attempts=step.forward.attempts,
-        retry_count=max(step.forward.attempts - 1, 0),
+        retry_count=max(step.forward.spent - 1, 0),
         result=result_value(step),
         error=_text(step.forward),
         compensation_status=_undo_status(definition, step, undoing=undoing),
