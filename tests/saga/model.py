@@ -40,6 +40,7 @@ TIMEOUT = 1000.0
 REFUSED = Failure("Refused", "it did not happen")
 FINAL = Failure("Declined", "it never will", final=True)
 TIMED_OUT = Failure("StepTimedOut", "no answer in time", unknown=True)
+DRAINED = Failure("Drained", unknown=True, interrupted=True)
 CANCELLED = Failure("Cancelled", unknown=True)
 OUT_OF_TIME = Failure("SagaTimedOut", unknown=True)
 RESULT = msgspec.Raw(b'{"id":"r-1"}')
@@ -92,9 +93,10 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How much more may come from outside."""
+    """How much more may come from outside: deaths of workers, orderly stops, cancels, and decisions of an operator."""
 
     deaths: int = 0
+    stops: int = 0
     cancels: int = 0
     resumes: int = 0
 
@@ -149,7 +151,7 @@ def choices(node: Node) -> list[Choice]:
     Raises:
         AssertionError: A property does not hold here.
     """
-    command = decide(node.live, node.now, 0.5)
+    command = decide(node.live, node.now, 0.5, properties.MAX_LOSSES)
     if isinstance(command, Rest) and not node.batch:
         properties.check_end(node)
         return list(_resumptions(node))
@@ -196,6 +198,10 @@ def _outcomes(node: Node, invoke: Invoke) -> Iterator[Choice]:
         yield f"{way} timed out, {truth}", recorded(after, AttemptFailed(step, attempt, TIMED_OUT, undo))
         if node.left.deaths:
             yield f"died in {way}, {truth}", _adopted(after)
+        if node.left.stops:
+            cut = AttemptFailed(step, attempt, DRAINED, undo)
+            stopped = replace(after, left=replace(after.left, stops=after.left.stops - 1))
+            yield f"stopped in {way}, {truth}", recorded(stopped, cut)
         if node.left.cancels and interruptible(node.live):
             cut = AttemptFailed(step, attempt, CANCELLED, undo)
             yield f"cancelled in {way}, {truth}", recorded(_spend_cancel(after), CancelRequested("operator"), cut)
@@ -221,7 +227,7 @@ def _resumptions(node: Node) -> Iterator[Choice]:
         return
     left = replace(node.left, resumes=node.left.resumes - 1)
     node = replace(node, left=left, world=replace(node.world, lowest_undo=1_000_000))
-    backwards = (False, True) if node.live.undoing or node.live.at_unknown_pivot else (False,)
+    backwards = (False, True) if node.live.undoing or not node.live.committed else (False,)
     for undo in backwards:
         way = "backwards" if undo else "on"
         yield f"resumed {way}", recorded(node, SagaResumed(undo=undo))
@@ -282,7 +288,8 @@ def _track_key(track: Track, now: float) -> tuple[object, ...]:
     if track.status is TrackStatus.DONE:
         return (track.status,)
     if track.status is TrackStatus.EXHAUSTED:
-        return track.status, track.maybe_done
+        return track.status, track.maybe_done, bool(track.losses)
     failure = track.failure if track.status is TrackStatus.FAILED else None
     due = track.retry_at - now if track.status is TrackStatus.WAITING else None
-    return track.status, track.maybe_done, track.spent, failure is not None and failure.final, due
+    kept = failure is not None and failure.final, failure is not None and failure.interrupted, len(track.losses)
+    return track.status, track.maybe_done, track.spent, kept, due

@@ -15,6 +15,7 @@ from dotmac.tasks.saga.events import (
     CancelRequested,
     DeadlinePassed,
     Event,
+    SagaAdopted,
     SagaResumed,
     decode_events,
     encode_events,
@@ -26,6 +27,8 @@ from dotmac.tasks.saga.state import TrackStatus
 if TYPE_CHECKING:
     from dotmac.tasks.saga.commands import Invoke
     from saga.model import Node
+
+MAX_LOSSES = 2  # of workers in a row, for the sagas of the walks
 
 
 def check_snapshot(node: Node) -> None:
@@ -44,7 +47,7 @@ def check_invoke(node: Node, invoke: Invoke) -> None:
     started = AttemptStarted(invoke.step, invoke.attempt, invoke.undo)
     assert attempts[-1] == started, "the attempt is not in the journal"
     assert attempts.count(started) == 1, "one attempt was invoked twice"
-    assert len(_since_resume(node.events, invoke)) <= _allowed(node, invoke), "more attempts than the policy allows"
+    assert _counted(node.events, invoke) <= _allowed(node, invoke), "more attempts than the policy allows"
     assert not node.live.status.is_final
     before = node.live.steps[: invoke.step]
     if invoke.undo:
@@ -122,7 +125,9 @@ def _check_parked(node: Node, undone: list[int]) -> None:
         return
     assert not _undo_attempts(told(node.events))
     pivot = state.definition.steps[state.cursor].kind is StepKind.PIVOT
-    assert _pivot_completed(node.events, node) or (pivot and _may_have_happened(node.events, state.cursor))
+    unknown_pivot = pivot and _may_have_happened(node.events, state.cursor)
+    poison = lost_workers(node.events, state.cursor) == MAX_LOSSES
+    assert _pivot_completed(node.events, node) or unknown_pivot or poison
     assert len(state.open_items) == 1
     assert f"'{state.definition.steps[state.cursor].name}'" in state.open_items[0]
 
@@ -144,14 +149,37 @@ def _check_undone(node: Node, undone: list[int]) -> None:
     assert resumed or undone == sorted(undone, reverse=True), "not in reverse order"
 
 
-def _since_resume(events: list[Event], invoke: Invoke) -> list[Event]:
-    starts: list[Event] = []
+def _counted(events: list[Event], invoke: Invoke) -> int:
+    """Attempts since the last resumption that no stop and no loss of a worker interrupted, the present one included."""
+    count, running = 0, False
     for event in events:
         if isinstance(event, SagaResumed):
-            starts.clear()
-        elif isinstance(event, AttemptStarted) and (event.step, event.undo) == (invoke.step, invoke.undo):
-            starts.append(event)
-    return starts
+            count, running = 0, False
+        elif isinstance(event, SagaAdopted):
+            count, running = count - running, False
+        elif not isinstance(event, AttemptStarted | AttemptSucceeded | AttemptFailed):
+            continue
+        elif (event.step, event.undo) == (invoke.step, invoke.undo):
+            running = isinstance(event, AttemptStarted)
+            count += running - (isinstance(event, AttemptFailed) and event.failure.interrupted)
+    return count
+
+
+def lost_workers(events: list[Event], step: int, *, undo: bool = False) -> int:
+    """How many workers in a row were lost while an attempt at the step ran, up to now."""
+    count, running = 0, False
+    for event in events:
+        if isinstance(event, SagaResumed):
+            count, running = 0, False
+        elif isinstance(event, SagaAdopted):
+            count, running = count + running, False
+        elif not isinstance(event, AttemptStarted | AttemptSucceeded | AttemptFailed):
+            continue
+        elif (event.step, event.undo) == (step, undo):
+            running = isinstance(event, AttemptStarted)
+            interrupted = isinstance(event, AttemptFailed) and event.failure.interrupted
+            count = count if running or interrupted else 0
+    return count
 
 
 def _told_to_stop(events: list[Event]) -> bool:

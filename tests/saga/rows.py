@@ -27,7 +27,7 @@ from dotmac.tasks.saga.events import (
     SagaResumed,
     SagaStarted,
 )
-from saga.model import FINAL, REFUSED, TIMED_OUT, saga
+from saga.model import DRAINED, FINAL, REFUSED, TIMED_OUT, saga
 
 NOW = 50.0
 DEFINITION = saga("CPR", max_retries=1)
@@ -45,6 +45,21 @@ def done(step: int, attempt: int = 1, *, undo: bool = False) -> list[Event]:
 def lost(step: int, attempt: int = 1, *, undo: bool = False) -> list[Event]:
     """An attempt of unknown outcome."""
     return [AttemptStarted(step, attempt, undo), AttemptFailed(step, attempt, TIMED_OUT, undo)]
+
+
+def stopped(step: int, attempt: int = 1, *, undo: bool = False) -> list[Event]:
+    """An attempt that an orderly stop cut off."""
+    return [AttemptStarted(step, attempt, undo), AttemptFailed(step, attempt, DRAINED, undo)]
+
+
+def bereft(step: int, *epochs: int, first: int = 1, undo: bool = False) -> list[Event]:
+    """Attempts that each ended with the loss of their worker: adopted under these epochs, tried again each time."""
+    events: list[Event] = []
+    for attempt, epoch in enumerate(epochs, first):
+        if attempt > first + 1:
+            events += retry(step, 0.0, undo=undo)
+        events += [AttemptStarted(step, attempt, undo), SagaAdopted(f"w{epoch}", epoch, f"w{epoch - 1}")]
+    return events
 
 
 def refused(step: int, attempt: int = 1, *, undo: bool = False) -> list[Event]:
@@ -69,6 +84,7 @@ LOST_PIVOT = [*AT_PIVOT, *lost(1), *over(1)]
 PIVOT_AGAIN = [*LOST_PIVOT, *PARKED, SagaResumed()]
 COMMITTED = [*AT_PIVOT, *done(1)]
 TURNED = [*AT_PIVOT, *refused(1), *over(1), CompensationBegan("declined")]
+POISONED = [*READY, *bereft(0, 2, 3, 4, 5, 6), *over(0)]
 KEPT = [*TURNED, *refused(0, undo=True), *over(0, undo=True)]
 
 
@@ -124,6 +140,44 @@ ROWS = [
         AttemptsExhausted,
         *(RetryScheduled, AttemptsExhausted),
     ),
+    row(
+        "stopped",
+        [*READY, *stopped(0)],
+        AttemptStarted,
+        *(AttemptStarted, RetryScheduled, AttemptsExhausted, DeadlinePassed),
+    ),
+    row(
+        "stopped, out of retries",
+        [*READY, *lost(0), *retry(0, 0.0), *stopped(0, 2), *tried(0, 3), AttemptFailed(0, 3, DRAINED)],
+        AttemptStarted,
+        *(AttemptStarted, RetryScheduled, AttemptsExhausted, DeadlinePassed),
+    ),
+    row(
+        "stopped, cancelled",
+        [*READY, *stopped(0), *CANCEL],
+        AttemptsExhausted,
+        *(AttemptStarted, RetryScheduled, AttemptsExhausted, DeadlinePassed),
+    ),
+    row(
+        "bereft of one worker",
+        [*READY, *bereft(0, 2)],
+        AttemptStarted,
+        *(AttemptStarted, RetryScheduled, AttemptsExhausted, DeadlinePassed),
+    ),
+    row(
+        "bereft of two workers",
+        [*READY, *bereft(0, 2, 3)],
+        RetryScheduled,
+        *(AttemptStarted, RetryScheduled, AttemptsExhausted, DeadlinePassed),
+    ),
+    row(
+        "bereft too often",
+        [*READY, *bereft(0, 2, 3, 4, 5, 6)],
+        AttemptsExhausted,
+        *(AttemptStarted, RetryScheduled, AttemptsExhausted, DeadlinePassed),
+    ),
+    row("poisoned", POISONED, SagaParked, SagaParked, DeadlinePassed),
+    row("poisoned, cancelled", [*POISONED, *CANCEL], CompensationBegan, CompensationBegan, DeadlinePassed),
     row("waiting", [*READY, *lost(0), *retry(0)], Wait, AttemptStarted, DeadlinePassed),
     row("waiting, due", [*READY, *lost(0), *retry(0, NOW)], AttemptStarted, AttemptStarted, DeadlinePassed),
     row(
@@ -163,6 +217,18 @@ ROWS = [
         AttemptsExhausted,
         *(RetryScheduled, AttemptsExhausted),
     ),
+    row(
+        "undo stopped",
+        [*TURNED, *stopped(0, undo=True)],
+        AttemptStarted,
+        *(AttemptStarted, RetryScheduled, AttemptsExhausted),
+    ),
+    row(
+        "undo bereft too often",
+        [*TURNED, *bereft(0, 2, 3, 4, 5, 6, undo=True)],
+        AttemptsExhausted,
+        *(AttemptStarted, RetryScheduled, AttemptsExhausted),
+    ),
     row("undo waiting", [*TURNED, *lost(0, undo=True), *retry(0, undo=True)], Wait, AttemptStarted),
     row("undo due", [*TURNED, *lost(0, undo=True), *retry(0, NOW, undo=True)], AttemptStarted, AttemptStarted),
     row("all undone", [*TURNED, *done(0, undo=True)], SagaCompensated, SagaCompensated),
@@ -171,6 +237,7 @@ ROWS = [
     row("compensated", [*TURNED, *done(0, undo=True), SagaCompensated()], Rest),
     row("parked while undoing", [*KEPT, *PARKED], Rest, SagaResumed),
     row("parked after the pivot", [*COMMITTED, *refused(2), *over(2), *PARKED], Rest, SagaResumed),
+    row("parked as poisoned", [*POISONED, *PARKED], Rest, SagaResumed),
     row("parked at the pivot", [*LOST_PIVOT, *PARKED], Rest, SagaResumed),
 ]
 

@@ -9,10 +9,12 @@ import pytest
 from dotmac.tasks.errors import InternalError
 from dotmac.tasks.models import OperationStatus
 from dotmac.tasks.saga.events import (
+    AttemptFailed,
     AttemptsExhausted,
     AttemptStarted,
     AttemptSucceeded,
     Event,
+    Failure,
     SagaAdopted,
     SagaCreated,
     SagaParked,
@@ -21,17 +23,19 @@ from dotmac.tasks.saga.events import (
 )
 from dotmac.tasks.saga.machine import apply, fold
 from dotmac.tasks.saga.state import SagaState, TrackStatus
-from saga.model import saga
+from saga.model import DRAINED, REFUSED, TIMED_OUT, saga
 from saga.rows import (
     AT_PIVOT,
     COMMITTED,
     KEPT,
     LOST_PIVOT,
     PARKED,
+    POISONED,
     READY,
     ROWS,
     TURNED,
     Row,
+    bereft,
     candidates,
     lost,
     retry,
@@ -148,14 +152,17 @@ def test_a_saga_without_steps_has_nothing_at_the_cursor() -> None:
     assert state.past_last_step
 
 
-def test_only_a_saga_parked_at_an_unknown_pivot_is_resumed_backwards() -> None:
+def test_only_a_saga_parked_before_its_pivot_completed_is_resumed_backwards() -> None:
     after_pivot = fold(next(row for row in ROWS if row.name == "parked after the pivot").journal)
-    with pytest.raises(InternalError, match="unknown pivot"):
+    with pytest.raises(InternalError, match="after its pivot"):
         apply(after_pivot, SagaResumed(undo=True))
     turned = apply(fold([*LOST_PIVOT, *PARKED]), SagaResumed(undo=True))
     assert turned.status is OperationStatus.COMPENSATING
     assert turned.cursor == 0
     assert "vouched" in turned.reason
+    turned = apply(fold([*POISONED, *PARKED]), SagaResumed(undo=True))
+    assert (turned.status, turned.cursor) == (OperationStatus.COMPENSATING, 0)
+    assert turned.reason == "an operator decided so"
 
 
 def test_a_resumed_saga_forgets_the_cancel_and_the_deadline_that_stopped_it() -> None:
@@ -163,6 +170,28 @@ def test_a_resumed_saga_forgets_the_cancel_and_the_deadline_that_stopped_it() ->
     assert (resumed.cancel, resumed.timed_out, resumed.deadline_at, resumed.open_items) == (None, False, None, ())
     assert resumed.track.spent == 0
     assert resumed.track.attempts == 1
+
+
+def test_a_resumed_step_may_lose_as_many_workers_again() -> None:
+    resumed = fold([*POISONED, *PARKED, SagaResumed()])
+    assert (resumed.track.losses, resumed.track.spent, resumed.track.attempts) == ((), 0, 5)
+
+
+@pytest.mark.parametrize("ending", [REFUSED, TIMED_OUT, DRAINED])
+def test_an_ending_of_the_handler_ends_a_row_of_losses_and_a_stop_does_not(ending: Failure) -> None:
+    state = fold([*READY, *bereft(0, 2, 3), *retry(0), *tried(0, 3), AttemptFailed(0, 3, ending)])
+    assert state.track.losses == (("w1", "w2") if ending.interrupted else ())
+
+
+@pytest.mark.parametrize(
+    ("created_by", "previous", "named"), [("w7", "w1", "w1"), ("w7", None, "w7"), (None, None, "of unknown name")]
+)
+def test_a_lost_worker_is_named_as_well_as_it_is_known(
+    created_by: str | None, previous: str | None, named: str
+) -> None:
+    adopted = [] if created_by is None else [SagaAdopted(created_by, 7)]
+    state = fold([*READY, *adopted, *tried(0, 1), SagaAdopted("w9", 9, previous)])
+    assert str(state.track.failure) == f"WorkerLost: worker {named} was lost while the attempt ran"
 
 
 def test_a_result_stays_with_its_step() -> None:

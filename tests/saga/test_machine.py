@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from dotmac.tasks.errors import InternalError
@@ -12,10 +13,12 @@ from dotmac.tasks.models import OperationStatus
 from dotmac.tasks.saga.commands import Invoke, Record, Rest, Wait
 from dotmac.tasks.saga.events import (
     AttemptFailed,
+    AttemptsExhausted,
     AttemptStarted,
     AttemptSucceeded,
     CancelRequested,
     CompensationBegan,
+    RetryScheduled,
     SagaAdopted,
     SagaCompleted,
     SagaCreated,
@@ -23,8 +26,9 @@ from dotmac.tasks.saga.events import (
     SagaStarted,
 )
 from dotmac.tasks.saga.machine import apply, decide, fold, interruptible, why_not_cancelled
-from saga.model import REFUSED, Budget, Node, begin, play, saga
-from saga.rows import AT_PIVOT, COMMITTED, NOW, READY, ROWS, Row, done, lost, over, retry, tried
+from dotmac.tasks.saga.state import TrackStatus
+from saga.model import FINAL, REFUSED, Budget, Node, begin, play, saga
+from saga.rows import AT_PIVOT, COMMITTED, NOW, READY, ROWS, Row, bereft, done, lost, over, retry, tried
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
@@ -194,11 +198,75 @@ def test_a_step_after_the_pivot_that_fails_is_named() -> None:
     )
 
 
-def test_a_saga_that_lost_its_worker_on_the_last_attempt_counts_the_step_as_possibly_done() -> None:
-    node = _run("C", "died in forward, happened", left=Budget(deaths=1))
+@pytest.mark.parametrize("cut", ["died in forward, happened", "stopped in forward, happened"])
+def test_an_interrupted_attempt_is_made_again_at_once_without_using_up_a_retry(cut: str) -> None:
+    node = _run("C", cut, left=Budget(deaths=1, stops=1))
+    assert (node.live.status, node.now) == (OperationStatus.COMPLETED, 0.0)
+    assert _invoked(node) == [(0, False), (0, False)]
+    assert node.live.steps[0].forward.spent == 1
+
+
+@pytest.mark.parametrize("cut", ["died in undo, did not happen", "stopped in undo, did not happen"])
+def test_an_interrupted_compensation_is_made_again_at_once_without_using_up_a_retry(cut: str) -> None:
+    node = _run("CC", "forward succeeds", "forward refused", cut, left=Budget(deaths=1, stops=1))
+    assert (node.live.status, node.now) == (OperationStatus.COMPENSATED, 0.0)
+    assert _invoked(node)[-2:] == [(0, True), (0, True)]
+
+
+@pytest.mark.parametrize("cut", ["died in forward, happened", "stopped in forward, happened"])
+def test_a_step_that_was_interrupted_and_then_failed_is_undone_although_the_failure_was_definite(cut: str) -> None:
+    node = _run("C", cut, "forward refused", left=Budget(deaths=1, stops=1))
     assert node.live.status is OperationStatus.COMPENSATED
-    assert _invoked(node) == [(0, False), (0, True)]
-    assert done(0)[0] in node.events
+    assert _invoked(node) == [(0, False), (0, False), (0, True)]
+
+
+@pytest.mark.parametrize("cut", ["died in forward, happened", "stopped in forward, happened"])
+def test_an_interrupted_pivot_is_tried_again_and_parks_the_saga_once_it_is_out_of_retries(cut: str) -> None:
+    left = Budget(deaths=1, stops=1)
+    assert _run("CP", "forward succeeds", cut, left=left).live.status is OperationStatus.COMPLETED
+    node = _run("CP", "forward succeeds", cut, "forward refused", left=left)
+    assert node.live.status is OperationStatus.FAILED
+    assert node.live.open_items == (
+        "outcome of the pivot step 'p1' is unknown (last attempt: Refused: it did not happen)",
+    )
+
+
+def test_an_interruption_that_the_handler_called_final_is_final() -> None:
+    event = AttemptFailed(0, 1, msgspec.structs.replace(FINAL, interrupted=True))
+    assert decide(fold([*READY, *tried(0, 1), event]), NOW, 0.5) == Record(AttemptsExhausted(0))
+
+
+def test_what_was_lost_together_starts_again_spread_over_a_time_that_grows() -> None:
+    bounds = []
+    for losses in range(1, 5):
+        command = decide(fold([*READY, *bereft(0, *range(2, 2 + losses))]), NOW, 0.5)
+        assert isinstance(command, Record)
+        bounds.append(command.event.retry_at - NOW if isinstance(command.event, RetryScheduled) else 0.0)
+    assert bounds == [0.0, 0.5, 2.0, 8.0]
+
+
+def test_a_step_that_keeps_losing_its_worker_parks_the_saga_naming_step_and_workers() -> None:
+    node = _run("CC", "forward succeeds", *["died in forward, happened"] * 2, max_retries=3, left=Budget(deaths=2))
+    assert node.live.status is OperationStatus.FAILED
+    (item,) = node.live.open_items
+    assert item == "step 'c1' was given up: 2 workers in a row were lost while it ran (of unknown name, w2)"
+
+
+def test_a_compensation_that_keeps_losing_its_worker_does_not_stop_the_others() -> None:
+    script = ("forward succeeds", "forward succeeds", "forward refused", *["died in undo, happened"] * 2)
+    node = _run("CCC", *script, max_retries=0, left=Budget(deaths=2))
+    assert node.live.status is OperationStatus.FAILED
+    (item,) = node.live.open_items
+    assert item.startswith("compensation of step 'c1' did not succeed: 2 workers in a row were lost while it ran")
+    assert _invoked(node)[-1] == (0, True)
+    assert node.live.steps[0].undo.status is TrackStatus.DONE
+
+
+def test_an_operator_turns_a_saga_back_that_was_parked_for_the_loss_of_its_workers() -> None:
+    script = (*["died in forward, happened"] * 2, "resumed backwards")
+    node = _run("C", *script, left=Budget(deaths=2, resumes=1))
+    assert node.live.status is OperationStatus.COMPENSATED
+    assert _invoked(node)[-1] == (0, True)
 
 
 @pytest.mark.parametrize("kinds", ["C", "N"])

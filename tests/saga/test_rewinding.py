@@ -121,7 +121,7 @@ def test_what_was_undone_is_another_effect_when_it_is_done_again() -> None:
     state = fold([*FIRST_KEPT, SagaResumed(from_step=1)])
     assert [step.times_undone for step in state.steps] == [0, 1, 1, 0]
     # Attempts go on counting, and those before are not held against the policy.
-    assert state.steps[1] == StepState(Track(attempts=1, floor=1), Track(attempts=1, floor=1), times_undone=1)
+    assert state.steps[1] == StepState(Track(attempts=1, uncounted=1), Track(attempts=1, uncounted=1), times_undone=1)
     assert state.steps[3].forward.failure is not None
     assert state.steps[3].forward.spent == 0
 

@@ -24,6 +24,7 @@ ALL_CHOICES = frozenset(
         *("resumed from an earlier step", "resumed from an earlier step, all goes well"),
         *(f"{way} {how}" for way in ("forward", "undo") for how in ("succeeds", "refused", "finally refused")),
         *(f"{way} timed out, {how}" for way in ("forward", "undo") for how in ("happened", "did not happen")),
+        *(f"stopped in {way}, {how}" for way in ("forward", "undo") for how in ("happened", "did not happen")),
         *(f"died in {way}, {how}" for way in ("forward", "undo") for how in ("happened", "did not happen")),
     }
 )
@@ -73,7 +74,7 @@ def test_a_deadline_that_is_shorter_than_the_back_off_ends_the_waiting() -> None
 def test_the_walk_takes_every_choice() -> None:
     walk = Walk()
     for kinds in ("C", "CP"):
-        explore(saga(kinds, max_retries=1), Budget(deaths=1, cancels=1, resumes=1), walk)
+        explore(saga(kinds, max_retries=1), Budget(deaths=1, stops=1, cancels=1, resumes=1), walk)
     assert walk.taken == ALL_CHOICES
 
 
@@ -96,7 +97,9 @@ kinds_of_sagas = st.text("CN", min_size=1, max_size=8) | st.builds(
     kinds=kinds_of_sagas,
     max_retries=st.integers(0, 3),
     timeout=st.sampled_from([None, 0.5, 2.5, 1000.0]),
-    left=st.builds(Budget, deaths=st.integers(0, 6), cancels=st.integers(0, 2), resumes=st.integers(0, 2)),
+    left=st.builds(
+        Budget, deaths=st.integers(0, 6), stops=st.integers(0, 3), cancels=st.integers(0, 2), resumes=st.integers(0, 2)
+    ),
     picks=st.lists(st.integers(0, 15), max_size=120),
 )
 def test_a_random_life_of_a_random_saga(
@@ -104,7 +107,9 @@ def test_a_random_life_of_a_random_saga(
 ) -> None:
     node = begin(saga(kinds, max_retries=max_retries, timeout=timeout), left)
     # Per step and direction at most max_retries + 1 attempts and a few facts each, and again after each resumption.
-    bound = 20 + (left.resumes + 1) * len(kinds) * 2 * (max_retries + 1) * 6 + 3 * left.deaths + left.cancels
+    bound = (
+        20 + (left.resumes + 1) * len(kinds) * 2 * (max_retries + 1) * 6 + 6 * (left.deaths + left.stops) + left.cancels
+    )
     following = iter(picks)
     for _ in range(bound):
         ways = choices(node)

@@ -32,6 +32,7 @@ class SettingOptions(TypedDict, total=False):
     passivate_after: float | None
     drain_timeout: float | None
     cancel_grace: float | None
+    max_worker_losses: int | None
     max_payload: int | None
     max_running: int | None
     sync_handler_threads: int | None

@@ -5,7 +5,8 @@ What counts as which outcome:
 - returned something that is no JSON, or too much of it: the effect is there but its result cannot be kept: an
   unknown outcome that no retry can help;
 - raised, untouched: failed; unknown if the error says so (`Handler.leaves_unknown`);
-- cut off (time-out, cancel, drain), or raised after it was asked to stop: unknown.
+- cut off (time-out, cancel, drain), or raised after it was asked to stop: unknown;
+- ended before the handler was called, or by the stop of its worker: interrupted, so that it uses up no retry.
 `Cancelled` from outside the scope (the runtime dies, the lease is lost) is nobody's outcome and passes through, and so
 does an interruption by a signal. Whatever else is no `Exception` arrives here as `OutcomeUnknown` (see `containment`).
 """
@@ -85,7 +86,7 @@ class Attempt:
 
     def cut_off(self, failure: Failure) -> None:
         """Cancel the handler for this reason; the first reason counts."""
-        if self._cut is None:
+        if self._cut is None and not self.limit.scope.cancel_called:
             self._cut = failure
         self.limit.scope.cancel()
 
@@ -96,7 +97,10 @@ class Attempt:
             outcome = self._cut or (_SAGA_TIMED_OUT if self.limit.saga_ends_first else _TIMED_OUT)
         if isinstance(outcome, Failure) and not self.invoked:
             message = f"{outcome.message}, before the handler was called"
-            outcome = msgspec.structs.replace(outcome, message=message, unknown=False)
+            return msgspec.structs.replace(outcome, message=message, unknown=False, interrupted=True)
+        if isinstance(outcome, Failure) and self._cut is not None and self._cut.interrupted:
+            # Whatever the handler raised while it was cut off, the stop is what ended the attempt.
+            return msgspec.structs.replace(outcome, interrupted=True)
         return outcome
 
     def raised(self, error: Exception) -> None:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from .handlers import Handler
 
 _INBOX_CAPACITY = 4  # one of each message is all that is ever sent
+_DRAINED = Failure("Drained", "its worker was stopped", unknown=True, interrupted=True)
+_DRAINED_BEFORE = Failure("Drained", "its worker was stopped before the handler was invoked", interrupted=True)
 _log = logging.getLogger(__name__)
 
 
@@ -161,8 +163,9 @@ class SagaActor:
         self._read_inbox()
         journal = self.journal
         now, chance = self._environment.storage.now(), random.random()  # noqa: S311 - jitter
+        max_losses = self._environment.settings.max_worker_losses
         # Nothing is awaited between these decisions, so neither the inbox nor the time can change between them.
-        command = decide(journal.state, now, chance)
+        command = decide(journal.state, now, chance, max_losses)
         while type(command) is Record:
             event = command.event
             if type(event) is AttemptStarted:
@@ -174,7 +177,7 @@ class SagaActor:
                     await self._get_ready(event, handler)
                     return
             journal.record(event)
-            command = decide(journal.state, now, chance)
+            command = decide(journal.state, now, chance, max_losses)
         if type(command) is not Invoke and (self._ready.permit is not None or self._ready.lock is not None):
             await self._ready.drop()
         if journal.pending:
@@ -213,7 +216,7 @@ class SagaActor:
                 self._draining = True
                 self._hastened = self._hastened or isinstance(message, Hasten)
                 if self._hastened and self._attempt is not None:
-                    self._attempt.cut_off(Failure("Drained", "its worker was stopped", unknown=True))
+                    self._attempt.cut_off(_DRAINED)
 
     def _cancel(self, reason: str) -> None:
         state = self.journal.state
@@ -300,7 +303,7 @@ class SagaActor:
             await self._get_ready(command, handler)
             return
         if self._hastened or self._ready.permit is None:  # told so while the start of the attempt was being appended
-            self._ended(command, Failure("Drained", "its worker was stopped before the handler was invoked"))
+            self._ended(command, _DRAINED_BEFORE)
             return
         results = StepResults(self.journal.state)
         try:

@@ -92,7 +92,7 @@ def _adopted(state: SagaState, event: SagaAdopted) -> SagaState:
         return state
     if state.track.status is not TrackStatus.RUNNING:
         return state
-    worker = event.previous or lost_from or "(of unknown name)"
+    worker = event.previous or lost_from or "of unknown name"
     lost = Failure("WorkerLost", f"worker {worker} was lost while the attempt ran", unknown=True, interrupted=True)
     return _with_track(state, _failed_track(state.track, lost, (*state.track.losses, worker)))
 
@@ -195,8 +195,10 @@ def _resumed(state: SagaState, event: SagaResumed) -> SagaState:
     if event.undo:
         if state.committed:
             raise InternalError("a saga parked after its pivot cannot be resumed backwards")
-        vouched = "an operator vouched that the pivot did not happen" if state.at_unknown_pivot else "an operator's wish"
-        return _turn_back(state, event.reason or vouched)
+        why = (
+            "an operator vouched that the pivot did not happen" if state.at_unknown_pivot else "an operator decided so"
+        )
+        return _turn_back(state, event.reason or why)
     return _with_track(_going_forward(state), renewed(state.track))
 
 
