@@ -76,7 +76,55 @@ async def test_what_outlasts_the_drain_is_cut_off_and_journaled_as_unknown(
         assert (await other.manager.saga_handle(handle.saga_id).result()).completed
         history = await other.manager.get_saga_history(handle.saga_id)
     (failed,) = [line for line in history if line.event == "step_failed"]
-    assert failed.details["failure"] == {"error": "Drained", "message": "its worker was stopped", "unknown": True}
+    assert failed.details["failure"] == {
+        "error": "Drained",
+        "message": "its worker was stopped",
+        "unknown": True,
+        "interrupted": True,
+    }
+
+
+@pytest.mark.parametrize("undo", [False, True])
+async def test_orderly_stops_use_up_no_retries_and_delay_nothing(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger, undo: bool
+) -> None:
+    at = "undo a" if undo else "a"
+    ledger.hold[at] = trio.Event()
+    if undo:
+        ledger.failing["b"] = ValueError("no")
+    once = RetryPolicy(max_retries=0, initial_delay=50, max_delay=50, jitter=False)
+    steps = [step("a", retry=once, compensation_retry=once), step("b", retry=once)]
+    saga_id = ""
+    for stops in range(4):
+        async with Node(shared, ledger.register, drain_timeout=1) as node:
+            saga_id = saga_id or (await begin(node, *steps)).saga_id
+            await until(lambda: ledger.entered.count(at) == stops + 1, seconds=5)  # noqa: B023 - awaited at once
+    ledger.hold.clear()
+    async with Node(shared, ledger.register) as node:
+        outcome = await node.manager.saga_handle(saga_id).result()
+        made = (await node.manager.get_saga(saga_id)).steps[0]
+    assert outcome.status is (OperationStatus.COMPENSATED if undo else OperationStatus.COMPLETED)
+    assert (made.attempts, made.compensation_attempts) == ((1, 5) if undo else (5, 0))
+    assert made.retry_count == 0
+    assert len(ledger.tokens[at]) == 1
+
+
+async def test_what_a_handler_raises_while_a_stop_cuts_it_off_uses_up_no_retry(
+    autojump_clock: MockClock, shared: MemoryStorage, ledger: Ledger
+) -> None:
+    async def touchy(_parameters: Any) -> None:
+        try:
+            await trio.sleep(100)
+        except trio.Cancelled as error:
+            raise RuntimeError("the connection was closed") from error
+
+    node = Node(shared, lambda _: None, drain_timeout=1)
+    node.manager.register_operation_handler("do")(touchy)
+    async with node:
+        saga_id = (await begin(node, step("a", kind="pivot", max_retries=0))).saga_id
+        await trio.sleep(1)
+    async with Node(shared, ledger.register) as other:
+        assert (await other.manager.saga_handle(saga_id).result()).completed
 
 
 async def test_an_attempt_whose_start_is_being_written_at_the_deadline_is_not_begun(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import trio
+
 from ..jsonvalue import encode
 from ..models import OperationStatus
 from ..saga.state import SagaState
@@ -24,6 +26,7 @@ class SagaEnvironment:
 
     Attributes:
         works: Whether sagas are run in this process; if not, they are handed to others.
+        solo: Held while a step runs that has lost several workers in a row.
     """
 
     storage: StorageProtocol
@@ -34,6 +37,7 @@ class SagaEnvironment:
     locks: LockService = field(init=False)
     permits: Permits = field(init=False)
     running: RunningHandlers = field(init=False)
+    solo: trio.Semaphore = field(init=False, default_factory=lambda: trio.Semaphore(1))
     standing_back: StandingBack = field(init=False, default_factory=StandingBack)
 
     def __post_init__(self) -> None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _INBOX_CAPACITY = 4  # one of each message is all that is ever sent
 _DRAINED = Failure("Drained", "its worker was stopped", unknown=True, interrupted=True)
 _DRAINED_BEFORE = Failure("Drained", "its worker was stopped before the handler was invoked", interrupted=True)
+_SUSPECT_AFTER = 3  # losses of a worker in a row
 _log = logging.getLogger(__name__)
 
 
@@ -77,6 +78,7 @@ class SagaActor:
         "_scope",
         "_scope_spent",
         "_sleep",
+        "_solo",
         "ended",
         "inbox",
         "journal",
@@ -104,6 +106,7 @@ class SagaActor:
         self._attempt: Attempt | None = None
         self._scope_spent = False
         self._sleep: trio.CancelScope | None = None
+        self._solo = False
         self._draining = False
         self._hastened = False
         self.journal = journal
@@ -136,6 +139,7 @@ class SagaActor:
             self.inbox.on_arrival = None  # a cycle that the garbage collector would have to find, for each saga
             self.ended.set()
             self.task = None
+            self._leave_solo()
             if self._ready.holds:
                 await self._ready.drop()
 
@@ -173,13 +177,14 @@ class SagaActor:
                 if handler is None:
                     await self._give_up(event)
                     return
-                if not self._ready.take(event, handler):
+                if self._must_wait_for_solo(max_losses) or not self._ready.take(event, handler):
                     await self._get_ready(event, handler)
                     return
             journal.record(event)
             command = decide(journal.state, now, chance, max_losses)
         if type(command) is not Invoke and (self._ready.permit is not None or self._ready.lock is not None):
             await self._ready.drop()
+            self._leave_solo()
         if journal.pending:
             state = journal.state
             await self._flush()
@@ -267,9 +272,27 @@ class SagaActor:
             deadline = trio.current_time() + state.deadline_at - self._environment.storage.now()
         try:
             with trio.CancelScope(deadline=deadline) as self._sleep:
-                await self._ready.wait(attempt, handler, StepResults(state))
+                if self._must_wait_for_solo(self._environment.settings.max_worker_losses):
+                    await self._environment.solo.acquire()
+                    self._solo = True
+                else:
+                    await self._ready.wait(attempt, handler, StepResults(state))
         finally:
             self._sleep = None
+
+    def _must_wait_for_solo(self, max_losses: int) -> bool:
+        """Whether the step lost so many workers that its attempt has to wait until no other such step runs here.
+
+        All steps that run in a process are lost together, whichever of them ended it. Alone among its like, each
+        further loss counts for one of them only.
+        """
+        losses = len(self.journal.state.track.losses)
+        return losses > 0 and not self._solo and losses >= min(_SUSPECT_AFTER, max_losses - 1)
+
+    def _leave_solo(self) -> None:
+        if self._solo:
+            self._solo = False
+            self._environment.solo.release()
 
     async def _give_up(self, event: AttemptStarted) -> None:
         """Leave the next attempt to another worker: at once when draining, later where a handler is missing."""
@@ -348,6 +371,7 @@ class SagaActor:
             attempt.log_failure(ended, given_up=given_up)
 
     def _ended(self, command: Invoke, outcome: Raw | Failure, seconds: float = 0.0) -> None:
+        self._leave_solo()
         if isinstance(outcome, Failure):
             self.journal.record(AttemptFailed(command.step, command.attempt, outcome, command.undo), seconds)
         else:

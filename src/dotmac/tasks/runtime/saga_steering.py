@@ -99,7 +99,7 @@ class SagaSteering:
         state = state_of(record)
         if state.status is not OperationStatus.FAILED:  # resumed by somebody else since we looked, or ended as well
             raise SagaStateError(f"saga {saga_id} cannot be cancelled: it was resumed, and is {state.status}")
-        if state.undoing or state.committed or not state.at_unknown_pivot:
+        if state.undoing or state.committed:
             raise SagaStateError(f"saga {saga_id} cannot be cancelled: it is parked ({'; '.join(state.open_items)})")
         await self._resume(record.meta, SagaResumed(undo=True, reason=reason))
 

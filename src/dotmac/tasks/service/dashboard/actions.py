@@ -42,6 +42,16 @@ class Action:
     from_step: bool = False
 
 
+def _may_turn_back(saga: SagaWorkflow) -> bool:
+    """Whether the saga is parked on its way forward, at a step that may have happened, and before its pivot."""
+    return (
+        saga.status is OperationStatus.FAILED
+        and any(step.status is OperationStatus.UNKNOWN for step in saga.steps)
+        and all(step.compensation_status is None for step in saga.steps)
+        and not any(step.kind == "pivot" and step.status is OperationStatus.COMPLETED for step in saga.steps)
+    )
+
+
 ACTIONS = (
     Action(
         "cancel",
@@ -64,11 +74,9 @@ ACTIONS = (
     Action(
         "turn-back",
         "Turn back",
-        "Its pivot ended with an unknown outcome. By turning it back you vouch that it did not happen: the steps "
-        "before it are undone. A saga that was parked for another reason refuses.",
-        lambda saga: saga.status is OperationStatus.FAILED and any(
-            step.kind == "pivot" and step.status is OperationStatus.UNKNOWN for step in saga.steps
-        ),
+        "The step that the saga is parked at has an unknown outcome. What has a compensation is undone, this step "
+        "included. If the step is the pivot, by turning back you vouch that it did not happen.",
+        _may_turn_back,
         audit.cancel,
     ),
 )  # fmt: skip
