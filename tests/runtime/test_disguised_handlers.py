@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,6 +67,11 @@ class Promise:
         return real(self.parameters).__await__()
 
 
+@types.coroutine
+def generator_that_is_awaited(parameters: dict[str, Any]) -> Any:
+    return (yield from real(parameters).__await__())
+
+
 DISGUISED: dict[str, Any] = {
     "lambda": lambda p: real(p),  # noqa: PLW0108 - that is the case
     "wraps": logged(real),
@@ -82,6 +88,7 @@ DISGUISED: dict[str, Any] = {
     "bound call": Returning().__call__,
     "async that returns a coroutine": twice,
     "class of awaitables": Promise,
+    "generator that is awaited": generator_that_is_awaited,
 }
 
 

@@ -35,7 +35,7 @@ def refuse_generators(field: str, function: Any) -> None:
     inner = innermost(function)
     for each in (inner, innermost(type(inner).__call__)):
         while each is not None:
-            if inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
+            if _is_generator_function(each):
                 raise InvalidInput(
                     field,
                     f"is a generator function ({_name(each)}), whose body does not run when it is called: remove "
@@ -68,6 +68,13 @@ def innermost(function: Any) -> Any:
             function = function.__func__
         else:
             return function
+
+
+def _is_generator_function(function: Any) -> bool:
+    """Whether the body is left to an iteration. A generator of `types.coroutine` is awaited instead."""
+    if inspect.isgeneratorfunction(function):
+        return not function.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE
+    return inspect.isasyncgenfunction(function)
 
 
 def _wrapped(function: Any) -> Callable[..., Any] | None:
