@@ -181,7 +181,7 @@ def test_keys_are_listed(shell: Shell) -> None:
 
 def test_workers_and_locks_are_listed(shell: Shell) -> None:
     (worker,) = shell.json("workers")
-    assert worker["alive"]
+    assert (worker["alive"], worker["state"]) == (True, "alive")
     assert worker["worker_id"] in shell.run("workers").stdout
     assert shell.json("locks") == []
     assert shell.run("locks").stdout == "no lock is held\n"

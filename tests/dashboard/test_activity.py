@@ -132,7 +132,7 @@ def test_rates_bear_long_pauses_and_the_end_of_retention() -> None:
 
 def worker(name: str) -> WorkerInfo:
     now = datetime(2026, 12, 1, tzinfo=UTC)
-    return WorkerInfo(worker_id=name, started_at=now, lease_until=now, host="host", pid=1, alive=True)
+    return WorkerInfo(worker_id=name, started_at=now, lease_until=now, host="host", pid=1, alive=True, state="alive")
 
 
 def test_workers_that_are_gone_are_kept_for_an_hour() -> None:

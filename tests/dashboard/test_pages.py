@@ -313,6 +313,11 @@ async def test_workers_are_listed_with_what_delays_their_handlers(full: Stage) -
     assert "3 threads" in page
 
 
+async def test_a_worker_that_stops_is_shown_as_draining(full: Stage) -> None:
+    await full.manager.storage.register_worker("stopping", 10, {"state": "draining"})
+    assert '<span class="badge warn">draining</span>' in await full.get("/workers")
+
+
 async def test_idempotency_keys_are_listed_without_what_they_hold(full: Stage) -> None:
     assert "No idempotency key." in await full.get("/keys")
     for number in range(60):

@@ -16,7 +16,7 @@ async def test_locks_and_workers_are_listed(service: House) -> None:
         (lock,) = (await service.client.get("/v1/locks")).json()["locks"]
     assert (lock["name"], lock["fence"], lock["waiters"]) == ("invoice:42", held.fence, 0)
     (worker,) = (await service.client.get("/v1/workers")).json()["workers"]
-    assert worker["alive"]
+    assert (worker["alive"], worker["state"]) == (True, "alive")
     problem(await service.client.get("/v1/locks?limit=-1"), 400, "invalid-input")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 
 class OperationStatus(StrEnum):
@@ -237,6 +237,9 @@ class LockInfo:
     waiters: int
 
 
+WorkerState = Literal["alive", "draining", "lost"]
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
     """One start of a runtime process, and its lease.
@@ -246,6 +249,8 @@ class WorkerInfo:
         started_at: Storage's time (UTC).
         lease_until: When others may take its sagas over, unless it renews the lease.
         alive: Whether the lease holds.
+        state: ``alive``; ``draining`` while it lets running attempts end and begins nothing new; ``lost`` once its
+            lease is over and its sagas are not taken over yet. As old as the last renewal of its lease.
         troubles: What delays its handlers, in words: full limits, threads that outlived their attempts. As old as the
             last renewal of its lease.
     """
@@ -256,6 +261,7 @@ class WorkerInfo:
     started_at: datetime
     lease_until: datetime
     alive: bool
+    state: WorkerState
     troubles: tuple[str, ...] = ()
 
 

@@ -23,6 +23,7 @@ _VERDICTS = {
     Verdict.ADVICE: ("advice", "yellow"),
     Verdict.PROBLEM: ("PROBLEM", "bold red"),
 }
+_WORKER_STYLES = {"alive": "green", "draining": "yellow", "lost": "bold red"}
 _LOCK_COLUMNS = ("lock", "holder", "fence", "held for", "lease ends in", "waiting")
 _WIDEST_VERDICT = max(len(name) for name, _ in _VERDICTS.values())
 
@@ -197,6 +198,6 @@ def _lock_row(lock: LockInfo) -> list[object]:
 
 
 def _worker_row(worker: WorkerInfo) -> list[object]:
-    state = Text("alive", style="green") if worker.alive else Text("lost", style="bold red")
+    state = Text(worker.state, style=_WORKER_STYLES[worker.state])
     left = until(worker.lease_until)
     return [worker.worker_id, worker.host, worker.pid, state, age(worker.started_at), left]

@@ -17,7 +17,7 @@ import trio
 
 from ..actors import ChildSpec, Supervisor
 from ..errors import EnvironmentFault, OwnershipLost
-from ..storage.folding import TROUBLES
+from ..storage.folding import DRAINING, STATE, TROUBLES
 from ..storage.protocol import worker_topic
 from .audit import OwnershipAudit
 from .environment import SagaEnvironment
@@ -48,7 +48,8 @@ class Worker:
         self._scope = trio.CancelScope()
         self._drain = trio.CancelScope()
         self._permits = environment.permits
-        self._troubles: list[str] = []
+        self._draining = trio.Event()
+        self._told: dict[str, str] = {}
         self._cancels: set[str] = set()
         self._cancels_came = trio.Event()
         self._supervisor = Supervisor(f"worker {self.worker_id}")
@@ -68,7 +69,9 @@ class Worker:
             StorageRefused: The same.
         """
         before = trio.current_time()
-        await self._storage.register_worker(self.worker_id, self._settings.worker_lease, self._info([]))
+        await self._storage.register_worker(
+            self.worker_id, self._settings.worker_lease, {**whereabouts(), **self._recovery.liveness.info()}
+        )
         self._lease_granted(before)
         self._running.worker_scope = self._scope
         with self._scope:
@@ -93,6 +96,8 @@ class Worker:
         self._recovery.pause()
         self.sagas.close()
         self.sagas.tell_all(Drain())
+        if self.sagas.running():
+            self._draining.set()
         with self._drain:
             self._drain.deadline = min(self._drain.deadline, trio.current_time() + drain_seconds)
             await self.sagas.wait_until_idle()
@@ -105,9 +110,11 @@ class Worker:
         """End the drain, whether it has begun or not."""
         self._drain.cancel()
 
-    def _info(self, troubles: list[str]) -> dict[str, str]:
+    def _news(self) -> dict[str, str]:
+        """What has changed since the registration."""
+        troubles = self._permits.troubles()
         told = {TROUBLES: "\n".join(troubles)} if troubles else {}
-        return {**whereabouts(), **self._recovery.liveness.info(), **told}
+        return {**told, STATE: DRAINING} if self._draining.is_set() else told
 
     # --- the lease ------------------------------------------------------------------------------------------
 
@@ -116,9 +123,11 @@ class Worker:
 
     async def _keep_lease(self) -> None:
         third = self._settings.worker_lease / RENEWALS_PER_LEASE
-        pause = third
+        pause, news = third, self._draining
         while True:
-            await trio.sleep(pause)
+            with trio.move_on_after(pause):
+                await news.wait()
+                news = trio.Event()  # the drain begins once; a failed renewal is repeated after a pause
             pause = third if await self._renew() else third / RENEWALS_PER_LEASE
 
     async def _hear_knocks(self) -> None:
@@ -150,10 +159,10 @@ class Worker:
         """Prolong the lease, and note the cancel requests that come with the answer; whether there was one."""
         asked_at = trio.current_time()
         try:
-            troubles = self._permits.troubles()
-            news = None if troubles == self._troubles else self._info(troubles)
-            renewal = await self._storage.renew_worker(self.worker_id, self._settings.worker_lease, news)
-            self._troubles = troubles
+            news = self._news()
+            info = None if news == self._told else {**whereabouts(), **self._recovery.liveness.info(), **news}
+            renewal = await self._storage.renew_worker(self.worker_id, self._settings.worker_lease, info)
+            self._told = news
             self._lease_granted(asked_at)
             if renewal.cancels:
                 self._cancels.update(renewal.cancels)

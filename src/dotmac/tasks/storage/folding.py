@@ -38,7 +38,9 @@ class Folded(NamedTuple):
 
 
 TROUBLES = "troubles"
-"""In what a worker registers with: what delays its handlers, one line each."""
+"""In a worker's registration: what delays its handlers, one line each."""
+STATE, DRAINING = "state", "draining"
+"""In a worker's registration, while the worker lets running attempts end and begins nothing new."""
 
 _REMEDY = "give these handlers time limits of their own, or raise the limit (DOTMAC_TASKS_SYNC_HANDLER_THREADS, say)"
 
@@ -114,14 +116,15 @@ def workflow_of(record: SagaRecord, state: SagaState | None = None) -> SagaWorkf
 
 def worker_view(worker: WorkerRecord, now: float) -> WorkerInfo:
     """A worker as users see it, at this time of the storage."""
-    pid = worker.info.get("pid", "")
+    pid, alive = worker.info.get("pid", ""), worker.lease_until > now
     return WorkerInfo(
         worker_id=worker.worker_id,
         host=worker.info.get("host", ""),
         pid=int(pid) if pid.isdecimal() else None,
         started_at=utc(worker.started_at),
         lease_until=utc(worker.lease_until),
-        alive=worker.lease_until > now,
+        alive=alive,
+        state="lost" if not alive else "draining" if worker.info.get(STATE) == DRAINING else "alive",
         troubles=tuple(worker.info.get(TROUBLES, "").splitlines()),
     )
 
