@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -176,3 +177,28 @@ async def look_again(storage: RedisStorage) -> None:
     """Have the watch look now, not at the end of its interval."""
     assert storage._server_watch is not None
     await storage._server_watch.review()
+
+
+@pytest.mark.parametrize(("durability", "value"), [("fsync", "everysec"), ("server", "no")])
+async def test_a_changed_appendfsync_is_an_error_until_the_remedy_is_run(
+    server: Server, errors: Any, caplog: Any, durability: Any, value: str
+) -> None:
+    storage = RedisStorage(server.url, "house", durability=durability)
+    async with storage.opened():
+        server.cli("CONFIG", "SET", "appendfsync", value)
+        await look_again(storage)
+        (told,) = [each for each in errors() if "appendfsync" in each]
+        carry_out(server, told)
+        await look_again(storage)
+        assert "keeps its promises again (appendfsync)" in caplog.text
+
+
+async def test_a_clock_that_was_set_forward_is_an_error(server: Server, errors: Any) -> None:
+    storage = RedisStorage(server.url, "house")
+    async with storage.opened():
+        watch = storage._server_watch
+        assert watch is not None
+        for node, sight in watch._seen.items():
+            watch._seen[node] = replace(sight, ahead=sight.ahead - 60.0)
+        await look_again(storage)
+        assert [told for told in errors() if "was set forward by 60.0 s" in told]

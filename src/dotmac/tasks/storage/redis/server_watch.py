@@ -18,7 +18,7 @@ import trio
 
 from dotmac.tasks.errors import EnvironmentFault, StorageMisconfigured
 
-from .checks import Durability, attaching, check_memory, check_version, parse_report
+from .checks import Durability, attaching, check_memory, check_version, parse_report, read_setting
 from .gateway import RedisClient
 
 _GLANCE = 1.0  # seconds between two looks for a new connection
@@ -36,10 +36,12 @@ class Sight:
     Attributes:
         report: The fields of INFO, with the statistics of commands.
         ahead: Seconds by which the node's clock is ahead of trio's.
+        fsync: The setting ``appendfsync``; None where this user may not read it.
     """
 
     report: Report
     ahead: float
+    fsync: str | None
 
 
 class ServerWatch:
@@ -56,6 +58,7 @@ class ServerWatch:
         self._durability = durability
         self._replicas = replicas
         self._seen: dict[str, Sight] = {}
+        self._relies_on_always = False  # the servers sync each write, so that no barrier stands behind a batch
         self._broken: dict[str, dict[str, str]] = {}
         self._events: deque[str] = deque(maxlen=_KEPT)
         self._turn = trio.Lock()
@@ -63,9 +66,12 @@ class ServerWatch:
     async def begin(self) -> None:
         """Take the first look; what is not as it should be then was told by the start checks."""
         async with self._turn:
-            for node, sight in (await self._look()).items():
+            sights = await self._look()
+            always = all(sight.fsync == "always" for sight in sights.values())
+            self._relies_on_always = always and self._durability == "fsync"
+            for node, sight in sights.items():
                 self._seen[node] = sight
-                self._broken[node] = self._promises_broken(node, sight.report)
+                self._broken[node] = self._promises_broken(node, sight)
 
     async def run(self) -> None:
         """Look again after each reconnect and at intervals, for ever."""
@@ -90,7 +96,7 @@ class ServerWatch:
                 if before is not None:
                     self._note_changes(node, before, sight)
                 self._seen[node] = sight
-                self._tell(node, self._promises_broken(node, sight.report))
+                self._tell(node, self._promises_broken(node, sight))
 
     async def causes(self) -> list[str]:
         """What can have lost data, newest first; empty where nothing points to one."""
@@ -108,8 +114,9 @@ class ServerWatch:
         infos = await self._client.on_every_primary("INFO", "default", "commandstats", repeatable=True)
         times = await self._client.on_every_primary("TIME", repeatable=True)
         now = trio.current_time()
+        fsync = await read_setting(self._client, "appendfsync") or {}
         return {
-            node: Sight(parse_report(info), int(times[node][0]) + int(times[node][1]) / 1e6 - now)
+            node: Sight(parse_report(info), int(times[node][0]) + int(times[node][1]) / 1e6 - now, fsync.get(node))
             for node, info in infos.items()
             if node in times
         }
@@ -150,8 +157,9 @@ class ServerWatch:
             _log.info("%s keeps its promises again (%s)", node, check)
         self._broken[node] = broken
 
-    def _promises_broken(self, node: str, report: Report) -> dict[str, str]:
-        broken: dict[str, str] = {}
+    def _promises_broken(self, node: str, sight: Sight) -> dict[str, str]:
+        report = sight.report
+        broken = self._fsync_broken(node, sight.fsync)
         for name, check in (("eviction", check_memory), ("version", check_version)):
             try:
                 check(node, report)
@@ -173,6 +181,15 @@ class ServerWatch:
                 f"To mend it: {attaching(node)}"
             )
         return broken
+
+    def _fsync_broken(self, node: str, fsync: str | None) -> dict[str, str]:
+        if self._relies_on_always and fsync not in ("always", None):
+            told = f"{node} has appendfsync {fsync}: durability='fsync' acknowledges writes before they are on disk"
+            return {"appendfsync": f"{told}. To mend it: redis-cli CONFIG SET appendfsync always"}
+        if fsync == "no":
+            told = f"{node} has appendfsync no: a power cut may lose half a minute of what was acknowledged"
+            return {"appendfsync": f"{told}. To mend it: redis-cli CONFIG SET appendfsync everysec"}
+        return {}
 
 
 def _count(report: Report, field: str) -> int:
