@@ -26,6 +26,8 @@ from ..metrics import around_attempt
 from ..retry import RetryPolicy
 from ..saga.commands import Invoke
 from ..saga.events import Failure
+from ..saga.machine import interruptible
+from ..saga.state import SagaState
 from .context import HandlerContext
 from .error_texts import class_of, message_of, repr_of, storable
 from .handlers import Handler
@@ -80,8 +82,13 @@ class Attempt:
         """Whether the scope was cancelled, so that nothing more can run in it. To ask the scope itself takes longer."""
         return self._cut is not None or (self.limit.limited and self.limit.scope.cancel_called)
 
-    def withdraw(self) -> bool:
-        """Keep a handler that was not called yet from being called. True: it will not be, so cut the attempt off."""
+    def cancel(self, state: SagaState, reason: str) -> None:
+        """Cut the attempt off for a cancel request, unless the saga's `state` lets the attempt finish."""
+        if interruptible(state) or (interruptible(state, invoked=False) and self._withdraw()):
+            self.cut_off(Failure("Cancelled", reason, unknown=True))
+
+    def _withdraw(self) -> bool:
+        """Keep a handler that was not called yet from being called. False: it was called."""
         return (self._lock is not None and not self._lock.invoked) or self._context._withdraw()  # noqa: SLF001 - as above
 
     def cut_off(self, failure: Failure) -> None:

@@ -24,7 +24,7 @@ from ..retry import RetryPolicy
 from ..saga.commands import Invoke, Record, Wait
 from ..saga.definition import StepDefinition
 from ..saga.events import AttemptFailed, AttemptsExhausted, AttemptStarted, AttemptSucceeded, CancelRequested, Failure
-from ..saga.machine import decide, interruptible
+from ..saga.machine import decide
 from ..storage.records import fence_at
 from .attempt import Attempt, failure_of, run_attempt
 from .context import HandlerContext, StepResults, attempt_token
@@ -228,11 +228,8 @@ class SagaActor:
         if state.cancel is not None or state.status.is_final:
             return
         self.journal.record(CancelRequested(reason))
-        attempt = self._attempt
-        if attempt is None or not interruptible(state, invoked=False):
-            return
-        if interruptible(state) or attempt.withdraw():
-            attempt.cut_off(Failure("Cancelled", reason, unknown=True))
+        if self._attempt is not None:
+            self._attempt.cancel(state, reason)
 
     # --- doing ----------------------------------------------------------------------------------------------
 
