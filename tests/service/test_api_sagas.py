@@ -89,7 +89,9 @@ async def test_lists_are_filtered_and_paged(service: House) -> None:
     assert await ids() == {*kept, parked}
     assert await ids(tenant_id="other") == {kept[2]}
     assert await ids(workflow_type="trip") == {kept[1]}
-    assert await ids(parked="true") == await ids(status="failed") == {parked}
+    assert await ids(parked="true") == await ids(status="failed") == await ids(status="parked") == {parked}
+    described = (await service.client.get("/openapi.json")).json()["paths"]["/v1/sagas"]["get"]["parameters"]
+    assert "parked" in next(each["schema"]["enum"] for each in described if each["name"] == "status")
     assert await ids(status="completed", tenant_id="acme") == {kept[0], kept[1]}
     now = datetime.now(UTC)
     assert await ids(created_after=(now - timedelta(hours=1)).isoformat()) == {*kept, parked}

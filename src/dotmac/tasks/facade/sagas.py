@@ -242,7 +242,7 @@ def _saga_status(text: str) -> OperationStatus:
         status = None
     if status not in SAGA_STATUSES:
         known = ", ".join(SAGA_STATUSES)
-        raise InvalidInput("status", f"there is no status {text!r} of sagas; there are: {known}")
+        raise InvalidInput("status", f"there is no status {text!r} of sagas; there are: {known} (or parked)")
     return status
 
 

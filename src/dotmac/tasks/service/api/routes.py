@@ -35,7 +35,7 @@ from .openapi import Endpoint, make_document
 from .replies import Handler, guarded, json_reply
 from .sagas import DEFAULT_PAGE, LARGEST_PAGE, Sagas
 
-_STATUSES = ["pending", "in_progress", "completed", "compensating", "compensated", "failed"]
+_STATUSES = ["pending", "in_progress", "completed", "compensating", "compensated", "failed", "parked"]  # parked: failed
 _TEXT = {"type": "string", "minLength": 1}
 _TIME = {"type": "string", "format": "date-time"}
 _KEY = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[A-Za-z0-9._-]+$"}
