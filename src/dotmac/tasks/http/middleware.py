@@ -161,7 +161,7 @@ class BackgroundOperationsMiddleware:
         with BufferedBody() as body:
             fingerprint = _fingerprint(scope, asked, options)
             try:
-                if announced_length(scope) > limit:  # nobody need send it to hear that
+                if announced_length(scope) > limit:  # known before the client sends the body
                     raise BodyTooLarge(unread=True)
                 await body.fill(receive, fingerprint.update, limit)
             except ClientGone:

@@ -1,7 +1,8 @@
 """Reports what this process holds by a lease and the storage no longer has.
 
-Nobody else may remove it while the lease lasts. So the storage lost what it had acknowledged (evicted, flushed, an
-older state after a failover), or its clock jumped. It is logged as ERROR with the likely cause, and counted.
+No other process may remove such data while the lease lasts. So the storage lost what it had acknowledged (evicted,
+flushed, an older state after a failover), or its clock jumped. Each loss is logged as ERROR with
+the likely cause, and counted.
 """
 
 from __future__ import annotations

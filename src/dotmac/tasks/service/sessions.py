@@ -31,8 +31,8 @@ _MOST_ENDED = 10_000
 class EndedSessions:
     """Ids of sessions that were signed out of, each until its time is over.
 
-    At `_MOST_ENDED` the oldest sign-out is forgotten. Each of them was a sign-in with a known token, so only somebody
-    who has a token can fill them.
+    At `_MOST_ENDED` the oldest sign-out is forgotten. Each of them was a sign-in with a known token, so only
+    holders of a token can fill the list.
     """
 
     def __init__(self) -> None:

@@ -98,7 +98,7 @@ async def _reach(host: str, port: int, seconds: float) -> socket.socket:
 
 
 def _look_up(host: str, port: int) -> Future[list[Any]]:
-    """Look a name up in a thread of its own; a second call for a name that is being looked up joins the first.
+    """Look a name up in a separate thread; a second call for a name that is being looked up joins the first.
 
     The threads of an event loop would not do: others may hold them all, and one that hangs cannot be left.
     """
