@@ -9,7 +9,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from dotmac.tasks import AlreadyStarted, MemoryStorage, NotStarted, OperationStatus, RetryPolicy
+from dotmac.tasks import (
+    AlreadyStarted,
+    BackgroundOperationsManager,
+    MemoryStorage,
+    NotStarted,
+    OperationStatus,
+    RetryPolicy,
+)
 from runtime.nodes import Ledger, Node, only_saga, step, until
 
 SLOW = RetryPolicy(initial_delay=50, max_delay=50, jitter=False)
@@ -107,6 +114,88 @@ async def test_orderly_stops_use_up_no_retries_and_delay_nothing(
     assert (made.attempts, made.compensation_attempts) == ((1, 5) if undo else (5, 0))
     assert made.retry_count == 0
     assert len(ledger.tokens[at]) == 1
+
+
+@pytest.mark.parametrize("by_handle", [True, False])
+async def test_a_stop_lets_a_saga_end_that_a_running_step_waits_for(
+    autojump_clock: MockClock, shared: MemoryStorage, by_handle: bool
+) -> None:
+    node = Node(shared, lambda _: None, drain_timeout=30)
+    manager = node.manager
+
+    @manager.register_operation_handler("parent")
+    async def parent(_parameters: Any, context: Any) -> None:
+        child = [{"name": name, "operation": "child"} for name in ("one", "two", "three")]
+        if by_handle:
+            key = {"idempotency_key": context.token}
+            handle = await manager.start_saga(tenant_id="t", workflow_type="child", steps=child, **key)
+            assert (await handle.result()).completed
+        else:
+            saga = await manager.create_saga_workflow("t", "child", child)
+            assert await manager.execute_saga_workflow(saga.saga_id)
+
+    @manager.register_operation_handler("child")
+    async def child(_parameters: Any) -> None:
+        await trio.sleep(1)
+
+    async with node:
+        handle = await begin(node, {"name": "a", "operation": "parent", "max_retries": 0})
+        await trio.sleep(1.5)
+        before = trio.current_time()
+        await manager.stop()
+        assert trio.current_time() - before < 3
+    async with Node(shared, lambda _: None) as other:
+        other.manager.register_operation_handler("parent", parent)
+        saga = await other.manager.get_saga(handle.saga_id)
+        assert (await other.manager.saga_handle(handle.saga_id).result()).completed
+    assert (saga.steps[0].attempts, saga.steps[0].status) == (1, OperationStatus.COMPLETED)
+
+
+async def test_a_saga_that_a_step_waits_for_is_handed_over_when_the_stop_s_time_is_over(
+    autojump_clock: MockClock, shared: MemoryStorage
+) -> None:
+    def register(manager: BackgroundOperationsManager) -> None:
+        @manager.register_operation_handler("parent")
+        async def parent(_parameters: Any, context: Any) -> None:
+            child = [{"name": str(number), "operation": "child"} for number in range(100)]
+            key = {"idempotency_key": context.token}
+            handle = await manager.start_saga(tenant_id="t", workflow_type="child", steps=child, **key)
+            assert (await handle.result()).completed
+
+        @manager.register_operation_handler("child")
+        async def child(_parameters: Any) -> None:
+            await trio.sleep(1)
+
+    async with Node(shared, register, drain_timeout=5) as node:
+        handle = await begin(node, {"name": "a", "operation": "parent", "max_retries": 0})
+        await trio.sleep(1.5)
+        before = trio.current_time()
+        await node.manager.stop()
+        assert trio.current_time() - before < 6
+    async with Node(shared, register) as other:
+        assert (await other.manager.saga_handle(handle.saga_id).result()).completed
+        assert len((await other.manager.list_sagas()).sagas) == 2
+
+
+async def test_a_step_that_a_stop_keeps_from_starting_a_saga_uses_up_no_retry(
+    autojump_clock: MockClock, shared: MemoryStorage
+) -> None:
+    def register(manager: BackgroundOperationsManager) -> None:
+        @manager.register_operation_handler("parent")
+        async def parent(_parameters: Any) -> None:
+            await trio.sleep(2)
+            child = {"name": "a", "operation": "child"}
+            await manager.start_saga(tenant_id="t", workflow_type="child", steps=[child])
+
+        @manager.register_operation_handler("child")
+        async def child(_parameters: Any) -> None:
+            pass
+
+    async with Node(shared, register) as node:
+        handle = await begin(node, {"name": "a", "operation": "parent", "max_retries": 0})
+        await trio.sleep(1)
+    async with Node(shared, register) as other:
+        assert (await other.manager.saga_handle(handle.saga_id).result()).completed
 
 
 async def test_what_a_handler_raises_while_a_stop_cuts_it_off_uses_up_no_retry(

@@ -20,7 +20,7 @@ import msgspec
 import trio
 from msgspec import Raw
 
-from ..errors import InvalidInput, NonRetryableError
+from ..errors import InvalidInput, NonRetryableError, NotStarted
 from ..jsonvalue import result_json
 from ..metrics import around_attempt
 from ..retry import RetryPolicy
@@ -90,6 +90,11 @@ class Attempt:
     def _withdraw(self) -> bool:
         """Keep a handler that was not called yet from being called. False: it was called."""
         return (self._lock is not None and not self._lock.invoked) or self._context._withdraw()  # noqa: SLF001 - as above
+
+    @property
+    def refused_by_stop(self) -> bool:
+        """Whether the handler failed with the refusal of a manager that stops."""
+        return self._error is not None and any(isinstance(each, NotStarted) for each in singles(self._error))
 
     def cut_off(self, failure: Failure) -> None:
         """Cancel the handler for this reason; the first reason counts."""

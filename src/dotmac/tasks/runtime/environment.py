@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import trio
@@ -26,6 +27,7 @@ class SagaEnvironment:
 
     Attributes:
         works: Whether sagas are run in this process; if not, they are handed to others.
+        awaited: How many handlers of this process wait for the end of each saga.
         solo: Held while a step runs that has lost several workers in a row.
     """
 
@@ -33,6 +35,7 @@ class SagaEnvironment:
     settings: Settings
     handlers: Handlers
     works: bool = True
+    awaited: Counter[str] = field(init=False, default_factory=Counter)
     losses: Losses = field(init=False)
     locks: LockService = field(init=False)
     permits: Permits = field(init=False)

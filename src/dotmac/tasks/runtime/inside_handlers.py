@@ -55,6 +55,12 @@ def marked(handler: Handler, handlers: Handlers) -> Handler:
     return replace(handler, call=call)
 
 
+def inside_handler() -> bool:
+    """Whether this runs inside a handler that has not ended."""
+    marks = _marks.get()
+    return bool(marks) and not marks[-1].over
+
+
 def waiting_for_others() -> AbstractContextManager[None]:
     """Inside, the present handler waits for what may need its permit: another handler, or a lock that one holds."""
     marks = _marks.get()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 from msgspec import Raw
+from msgspec.structs import replace
 
 from ..actors import Inbox
 from ..errors import InvalidInput, UsageError
@@ -67,26 +68,9 @@ class SagaActor:
         vanished: Whether it was reported that the storage has lost the saga.
     """
 
-    __slots__ = (
-        "_attempt",
-        "_draining",
-        "_environment",
-        "_fruitless",
-        "_hastened",
-        "_lease",
-        "_ready",
-        "_scope",
-        "_scope_spent",
-        "_sleep",
-        "_solo",
-        "ended",
-        "inbox",
-        "journal",
-        "saga_id",
-        "task",
-        "told_to_cancel",
-        "vanished",
-    )  # fmt: skip
+    __slots__ = ("_attempt", "_draining", "_environment", "_fruitless", "_hastened", "_lease", "_ready", "_scope",
+                 "_scope_spent", "_sleep", "_solo", "ended", "inbox", "journal", "saga_id", "task", "told_to_cancel",
+                 "vanished")  # fmt: skip
 
     _scope: trio.CancelScope  # of the present stretch
 
@@ -173,7 +157,7 @@ class SagaActor:
         while type(command) is Record:
             event = command.event
             if type(event) is AttemptStarted:
-                handler = None if self._draining else self._handler(event)
+                handler = None if self._hands_over else self._handler(event)
                 if handler is None:
                     await self._give_up(event)
                     return
@@ -249,7 +233,7 @@ class SagaActor:
 
     async def _wait(self, until: float) -> None:
         seconds = until - self._environment.storage.now()
-        if self._draining or seconds > self._environment.settings.passivate_after:
+        if self._hands_over or seconds > self._environment.settings.passivate_after:
             await self.journal.release(until)
             return
         try:
@@ -277,6 +261,14 @@ class SagaActor:
         finally:
             self._sleep = None
 
+    @property
+    def _hands_over(self) -> bool:
+        """Whether the next attempt is left to another worker: the worker stops, and no handler here waits for the saga.
+
+        A handler that waits for the end of a saga delays the stop. So that saga goes on as long as the stop may take.
+        """
+        return self._draining and (self._hastened or self.saga_id not in self._environment.awaited)
+
     def _must_wait_for_solo(self, max_losses: int) -> bool:
         """Whether the step lost so many workers that its attempt has to wait until no other such step runs here.
 
@@ -294,7 +286,7 @@ class SagaActor:
     async def _give_up(self, event: AttemptStarted) -> None:
         """Leave the next attempt to another worker: at once when draining, later where a handler is missing."""
         now = self._environment.storage.now()
-        if self._draining:
+        if self._hands_over:
             await self.journal.release(now)
             return
         step = self.journal.state.definition.steps[event.step]
@@ -318,7 +310,7 @@ class SagaActor:
         step, settings = definition.steps[command.step], environment.settings
         handler = self._handler(command)
         assert handler is not None  # noqa: S101 - looked for before the attempt was recorded
-        if not self._ready.complete and not self._draining:
+        if not self._ready.complete and not self._hands_over:
             # Recorded with the saga's creation, whose answer was lost, or its lock was lost meanwhile.
             await self._get_ready(command, handler)
             return
@@ -361,6 +353,8 @@ class SagaActor:
         self._ready.ended()
         self._scope_spent = attempt.spent_its_scope
         ended = attempt.outcome(outcome)
+        if self._draining and attempt.refused_by_stop and isinstance(ended, Failure):
+            ended = replace(ended, interrupted=True)
         self._ended(attempt.command, ended, trio.current_time() - attempt.began_at)
         if isinstance(ended, Failure):
             following = decide(self.journal.state, self._environment.storage.now(), 0.0)

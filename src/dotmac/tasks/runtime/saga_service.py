@@ -31,7 +31,7 @@ from ..storage.records import Creation, NewSaga, SagaFilter, SagaMeta
 from .environment import SagaEnvironment
 from .fresh_ids import fresh_id
 from .handing_over import hand_over
-from .inside_handlers import waiting_for_others
+from .inside_handlers import inside_handler, waiting_for_others
 from .looking import look_or_wait
 from .pages import check_limit
 from .runtime import Runtime
@@ -156,7 +156,16 @@ class SagaService:
             WouldDeadlock: The saga waits for the caller.
         """
         with waiting_for(f"the end of saga {saga_id}", lambda: self._actor_task(saga_id)), waiting_for_others():
-            return await self._outcome(saga_id)
+            if not inside_handler():
+                return await self._outcome(saga_id)
+            awaited = self._environment.awaited
+            awaited[saga_id] += 1
+            try:
+                return await self._outcome(saga_id)
+            finally:
+                awaited[saga_id] -= 1
+                if not awaited[saga_id]:
+                    del awaited[saga_id]
 
     def _actor_task(self, saga_id: str) -> object | None:
         actor = self._runtime.local_actor(saga_id)
