@@ -15,7 +15,7 @@ from support.processes import port_candidates
 from support.servers import Server
 
 CHECKS = ["connection", "version", "persistence", "eviction", "memory", "replication", "clock", "latency",
-          "namespace", "journals", "scripts", "messages", "handlers"]  # fmt: skip
+          "namespace", "journals", "missing handlers", "scripts", "messages", "handlers"]  # fmt: skip
 GIB = 1 << 30
 HEALTHY = {
     "valkey_version": "8.1.0",

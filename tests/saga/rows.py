@@ -18,6 +18,7 @@ from dotmac.tasks.saga.events import (
     CompensationBegan,
     DeadlinePassed,
     Event,
+    HandlerMissing,
     RetryScheduled,
     SagaAdopted,
     SagaCompensated,
@@ -107,7 +108,9 @@ class Row:
 
 
 def row(name: str, journal: list[Event], decided: type, *legal: type) -> Row:
-    return Row(name, journal, decided, frozenset(legal) | ANYWHERE)
+    # Where an attempt may start, its handler may be missing.
+    missing = {HandlerMissing} if AttemptStarted in legal else set()
+    return Row(name, journal, decided, frozenset(legal) | missing | ANYWHERE)
 
 
 _Ended = (AttemptSucceeded, AttemptFailed)
@@ -253,6 +256,7 @@ def candidates(step: int, attempts: int, epoch: int, *, undo: bool) -> list[Even
         AttemptFailed(step, attempts, REFUSED, undo),
         RetryScheduled(step, 100.0, undo),
         AttemptsExhausted(step, undo),
+        HandlerMissing(step, "do", undo),
         CancelRequested("again"),
         DeadlinePassed(),
         CompensationBegan("because"),

@@ -13,8 +13,11 @@ from dotmac.tasks.saga.events import (
     AttemptsExhausted,
     AttemptStarted,
     AttemptSucceeded,
+    CancelRequested,
+    CompensationBegan,
     Event,
     Failure,
+    HandlerMissing,
     SagaAdopted,
     SagaCreated,
     SagaParked,
@@ -38,6 +41,7 @@ from saga.rows import (
     bereft,
     candidates,
     lost,
+    over,
     retry,
     tried,
 )
@@ -192,6 +196,21 @@ def test_a_lost_worker_is_named_as_well_as_it_is_known(
     adopted = [] if created_by is None else [SagaAdopted(created_by, 7)]
     state = fold([*READY, *adopted, *tried(0, 1), SagaAdopted("w9", 9, previous)])
     assert str(state.track.failure) == f"WorkerLost: worker {named} was lost while the attempt ran"
+
+
+def test_a_saga_waits_for_a_missing_handler_until_an_attempt_starts() -> None:
+    waiting = fold([*READY, HandlerMissing(0, "do"), SagaAdopted("w2", 2)])
+    assert waiting.waits_for == "operation do"
+    assert apply(waiting, AttemptStarted(0, 1)).waits_for is None
+    undoing = fold([*TURNED, HandlerMissing(0, "undo", undo=True)])
+    assert undoing.waits_for == "compensation undo"
+
+
+def test_a_saga_that_turns_back_or_is_parked_waits_for_no_handler() -> None:
+    cancelled = fold([*READY, HandlerMissing(0, "do"), CancelRequested(), CompensationBegan("cancelled")])
+    assert cancelled.waits_for is None
+    pivot = [*AT_PIVOT, *lost(1), *retry(1), HandlerMissing(1, "do"), CancelRequested(), *over(1), *PARKED]
+    assert fold(pivot).waits_for is None
 
 
 def test_a_result_stays_with_its_step() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dotmac.tasks.models import OperationStatus, SagaStep, SagaWorkflow
-from dotmac.tasks.saga.events import Event, SagaCompensated, SagaResumed
+from dotmac.tasks.saga.events import Event, HandlerMissing, SagaCompensated, SagaResumed
 from dotmac.tasks.saga.machine import fold
 from dotmac.tasks.saga.views import history_entries, outcome_view, utc, workflow_view
 from saga.model import Budget, begin, play, saga
@@ -95,6 +95,11 @@ def test_a_waiting_step_shows_its_failure_and_when_it_is_due() -> None:
     undo = _first([*TURNED, *lost(0, undo=True), *retry(0, 100.0, undo=True)])
     assert (undo.compensation_attempts, undo.next_attempt_at) == (1, utc(100.0))
     assert undo.compensation_error == "StepTimedOut: no answer in time"
+
+
+def test_a_saga_names_the_handler_that_it_waits_for() -> None:
+    assert _view([*READY, HandlerMissing(0, "nope")]).waiting_for == "no worker has a handler for operation 'nope'"
+    assert _view(READY).waiting_for is None
 
 
 def test_results_are_shown_as_values() -> None:

@@ -36,6 +36,7 @@ POINTS = (
     "saga_created",
     "saga_status_changed",
     "saga_taken_over",
+    "saga_handler_missing",
     "saga_step_started",
     "saga_step_completed",
     "saga_step_failed",

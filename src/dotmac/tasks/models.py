@@ -119,6 +119,7 @@ class SagaWorkflow:
         error: Why the saga turned back or was parked.
         open_items: What an operator has to see to, each one named; empty unless the status is ``failed``.
         retry_from: Names of the steps that ``retry_saga(from_step=…)`` accepts; empty unless the status is ``failed``.
+        waiting_for: Why the next attempt cannot begin (no worker has its handler), or None.
     """
 
     saga_id: str
@@ -136,6 +137,7 @@ class SagaWorkflow:
     error: str | None = None
     open_items: list[str] = field(default_factory=list)
     retry_from: list[str] = field(default_factory=list)
+    waiting_for: str | None = None
     owner: str | None = None
     epoch: int = 0
 
@@ -183,7 +185,11 @@ class SagaList:
 
 @dataclass(frozen=True, slots=True)
 class SagaSummary:
-    """The head of a saga, as lists show it."""
+    """The head of a saga, as lists show it.
+
+    Attributes:
+        waiting_for: Why the next attempt cannot begin (no worker has its handler), or None.
+    """
 
     saga_id: str
     tenant_id: str
@@ -195,6 +201,7 @@ class SagaSummary:
     updated_at: datetime
     owner: str | None = None
     priority: int = 0
+    waiting_for: str | None = None
 
 
 @dataclass(slots=True)

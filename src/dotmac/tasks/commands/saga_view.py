@@ -11,7 +11,14 @@ from ..service.plain import plain
 from .output import clock, console, hidden, print_table, short_json, shown, status
 
 _LOOK_EVERY = 0.5  # seconds
-_TONES = {"completed": "green", "failed": "red", "exhausted": "red", "parked": "bold red", "adopted": "yellow"}
+_TONES = {
+    "completed": "green",
+    "failed": "red",
+    "exhausted": "red",
+    "parked": "bold red",
+    "adopted": "yellow",
+    "missing": "yellow",
+}
 
 
 def print_saga(saga: SagaWorkflow) -> None:
@@ -25,6 +32,8 @@ def print_saga(saga: SagaWorkflow) -> None:
     out.print(Text.assemble(("created  ", "dim"), times))
     if saga.owner is not None:
         out.print(Text.assemble(("worker   ", "dim"), plain(saga.owner)))
+    if saga.waiting_for is not None:
+        out.print(Text.assemble(("waits    ", "dim"), (plain(saga.waiting_for), "yellow")))
     if saga.error is not None:
         out.print(Text.assemble(("error    ", "dim"), (plain(saga.error), "red")))
     print_table(

@@ -190,7 +190,10 @@ def retry(  # noqa: PLR0913, PLR0917 - options of a command line
 
 def _row(saga: SagaSummary) -> list[object]:
     step = f"{min(saga.current_step + 1, saga.step_count)}/{saga.step_count}"
-    return [saga.saga_id, saga.tenant_id, saga.workflow_type, status(saga.status), step, age(saga.created_at)]
+    stands = status(saga.status)
+    if saga.waiting_for is not None:
+        stands.append(f", waits: {saga.waiting_for}")
+    return [saga.saga_id, saga.tenant_id, saga.workflow_type, stands, step, age(saga.created_at)]
 
 
 def _end(outcome: SagaOutcome, *, as_json: bool) -> None:

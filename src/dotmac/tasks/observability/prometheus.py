@@ -70,6 +70,10 @@ class PrometheusMetrics:
         self._taken_over = Counter(
             "sagas_taken_over", "Sagas taken over from a lost worker.", saga, of, registry=registry
         )
+        self._missing = Counter(
+            "sagas_without_handler", "Sagas for which no worker had the handler.", ("operation", *tenant), of,
+            registry=registry,
+        )  # fmt: skip
         self._started = Counter(
             "attempts_started", "Attempts whose start was journaled.", attempt, of, registry=registry
         )
@@ -135,6 +139,7 @@ class PrometheusMetrics:
             "saga_created_hook": self._saga_created,
             "saga_status_changed_hook": self._status_changed,
             "saga_taken_over_hook": self._saga_taken_over,
+            "saga_handler_missing_hook": self._handler_missing,
             "saga_step_started_hook": self._attempt_started,
             "saga_step_completed_hook": self._attempt_ended("succeeded"),
             "saga_step_compensated_hook": self._attempt_ended("succeeded"),
@@ -197,6 +202,9 @@ class PrometheusMetrics:
 
     def _saga_taken_over(self, workflow_type: str, tenant_id: str, _details: Details) -> None:
         self._child(self._taken_over, self._workflow(workflow_type), *self._tenants(tenant_id)).inc()
+
+    def _handler_missing(self, operation: str, tenant_id: str, _details: Details) -> None:
+        self._child(self._missing, self._operation(operation), *self._tenants(tenant_id)).inc()
 
     def _attempt_started(self, operation: str, tenant_id: str, details: Details) -> None:
         self._child(self._started, *self._attempt(operation, tenant_id, details)).inc()

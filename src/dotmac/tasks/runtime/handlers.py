@@ -15,6 +15,7 @@ from ..crossing.identity import act_for, current_caller
 from ..crossing.virtual_time import hold_clock
 from ..errors import InvalidInput
 from ..idempotency import check_name
+from ..saga.state import handler_name
 from ..saga.validation import KnownHandlers
 from .containment import contained, contained_in_thread
 from .context import HandlerContext
@@ -86,6 +87,11 @@ class Handlers:
         self.compensations: dict[str, Handler] = {}
         self.known = KnownHandlers(self.operations, self.compensations)
         self.host: HandlerHost | None = None
+
+    def names(self) -> set[str]:
+        """The names of all handlers, as in `SagaState.waits_for`."""
+        operations = {handler_name(name, undo=False) for name in self.operations}
+        return operations | {handler_name(name, undo=True) for name in self.compensations}
 
     def find(self, name: str, *, undo: bool) -> Handler | None:
         """The handler, if it is registered in this process."""

@@ -137,6 +137,7 @@ class Journal:
             retention=retention,
             completion=completion,
             unless_cancelled=status is OperationStatus.COMPLETED and not state.committed,
+            waits_for=state.waits_for if release else None,
         )
         try:
             appended = await self._storage.append(entry)

@@ -22,6 +22,7 @@ from .liveness import Liveness
 _BATCH, _DOUBLINGS, _PATIENCE = 100, 3, 3  # sagas; doubled after so many full ones, when everybody has noticed
 _AT_ONCE = 32
 _POLLS_PER_SWEEP = 10  # while nothing is announced; what can be due is known from the last sweep
+_NEW_FOR = 10.0  # seconds
 _log = logging.getLogger(__name__)
 
 
@@ -37,6 +38,8 @@ class Recovery:
         self._interval = environment.settings.poll_interval
         self._sweep_interval = min(ANNOUNCED_AHEAD, self._interval * _POLLS_PER_SWEEP)
         self._standing_back = environment.standing_back
+        self._handlers = environment.handlers
+        self._new_handlers: dict[str, float] = {}
         self._sagas = sagas
         self._paused = False
         self._hurried = False
@@ -109,6 +112,7 @@ class Recovery:
         for worker in workers:
             if worker.lease_until <= now and len(found) < most:
                 found += await self._storage.orphaned_sagas(worker.worker_id, most - len(found))
+        found += await self._waiting_for_new_handlers()
         # Python's sort is stable: shuffling first leaves the order within one priority random.
         random.shuffle(found)
         found.sort(key=lambda saga: -saga.priority)
@@ -119,6 +123,23 @@ class Recovery:
         self._full_batches += 1
         # There is more. What a lost worker left is shared with the others: they need a moment to notice it.
         return self._pause() / 2 if len(found) > due and len(alive) > 1 else 0.0
+
+    async def _waiting_for_new_handlers(self) -> list[AdoptableSaga]:
+        """Sagas that wait for a handler that was registered here lately: they go on at once.
+
+        Each name is looked for several times: a saga can be another worker's at the moment.
+        """
+        now, names = trio.current_time(), self._handlers.names()
+        for name in names - self._new_handlers.keys():
+            self._new_handlers[name] = now + _NEW_FOR
+        new = {name for name in names if self._new_handlers[name] > now}
+        found: list[AdoptableSaga] = []
+        if new:
+            for name in new & (await self._storage.missing_handlers()).keys():
+                found += await self._storage.waiting_sagas(name, _BATCH)
+        for saga in found:
+            self._standing_back.forget(saga.saga_id)
+        return found
 
     async def _adopt_all(self, found: list[AdoptableSaga]) -> None:
         waiting = iter(found)

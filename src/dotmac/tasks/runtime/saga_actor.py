@@ -24,7 +24,15 @@ from ..models import OperationStatus
 from ..retry import RetryPolicy
 from ..saga.commands import Invoke, Record, Wait
 from ..saga.definition import StepDefinition
-from ..saga.events import AttemptFailed, AttemptsExhausted, AttemptStarted, AttemptSucceeded, CancelRequested, Failure
+from ..saga.events import (
+    AttemptFailed,
+    AttemptsExhausted,
+    AttemptStarted,
+    AttemptSucceeded,
+    CancelRequested,
+    Failure,
+    HandlerMissing,
+)
 from ..saga.machine import decide
 from ..storage.records import fence_at
 from .attempt import Attempt, failure_of, run_attempt
@@ -289,15 +297,12 @@ class SagaActor:
         if self._hands_over:
             await self.journal.release(now)
             return
-        step = self.journal.state.definition.steps[event.step]
-        pause = self._environment.standing_back.give_back(self.saga_id, self._fruitless)
-        _log.warning(
-            "saga %s waits %.0f s: no handler for %r is registered in this process",
-            self.saga_id,
-            pause,
-            step.compensation_operation if event.undo else step.operation,
-            extra=saga_fields(self.journal.state.definition, step.name),
-        )
+        state, others = self.journal.state, self._environment.standing_back
+        step = state.definition.steps[event.step]
+        name = (step.compensation_operation if event.undo else step.operation) or ""
+        if state.waits_for is None and self._fruitless >= others.others:  # each worker has had its turn
+            self.journal.record(HandlerMissing(event.step, name, event.undo))
+        pause = others.give_back(self.saga_id, self._fruitless, name, saga_fields(state.definition, step.name))
         await self.journal.release(now + pause)
 
     def _handler(self, attempt: AttemptStarted | Invoke) -> Handler | None:

@@ -6,11 +6,15 @@ stands back until each of the others can have had it. Where nobody has the handl
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+
 import trio
 
 _SHORTEST, _LONGEST_ROUND = 5.0, 600.0
 _MOST_REFUSALS = 10_000  # sagas that are remembered
 _DOUBLINGS = 10  # more than there are between the two
+_log = logging.getLogger(__name__)
 
 
 class StandingBack:
@@ -23,18 +27,32 @@ class StandingBack:
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
         self._refusals: dict[str, int] = {}
+        self._given_back: dict[str, None] = {}
         self.others = 0
 
-    def give_back(self, saga_id: str, fruitless: int) -> float:
+    def forget(self, saga_id: str) -> None:
+        """Its handler has been registered here: leave it to others no longer."""
+        self._until.pop(saga_id, None)
+        self._given_back.pop(saga_id, None)
+
+    def give_back(self, saga_id: str, fruitless: int, operation: str, fields: Mapping[str, object]) -> float:
         """Seconds until the saga may be adopted again, which is not for us before the others had their turn.
 
         Args:
             saga_id: The saga's.
             fruitless: How many adoptions in a row before this one led to no attempt.
+            operation: What no handler is registered for, for the log. The first time counts as a warning.
+            fields: Of the record in the log.
         """
         turns = self.others + 1
         pause = self._pause(fruitless // turns, turns)
         self._until[saga_id] = trio.current_time() + pause * turns
+        level = logging.DEBUG if saga_id in self._given_back else logging.WARNING
+        message = "saga %s waits %.0f s: no handler for %r is registered in this process"
+        _log.log(level, message, saga_id, pause, operation, extra=dict(fields))
+        self._given_back[saga_id] = None
+        while len(self._given_back) > _MOST_REFUSALS:
+            del self._given_back[next(iter(self._given_back))]
         return pause
 
     @staticmethod

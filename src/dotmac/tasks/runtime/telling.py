@@ -11,6 +11,7 @@ from ..saga.events import (
     AttemptSucceeded,
     CompensationBegan,
     Event,
+    HandlerMissing,
     RetryScheduled,
     SagaCompensated,
     SagaCompleted,
@@ -34,6 +35,8 @@ def tell_event(definition: SagaDefinition, event: Event, seconds: float) -> None
     match event:
         case AttemptStarted() | AttemptSucceeded() | AttemptFailed() | RetryScheduled():
             _tell_step(definition, event, seconds)
+        case HandlerMissing():
+            _tell_missing(definition, event)
         case SagaResumed():
             _tell_saga("saga_status_changed", definition, "resumed")
         case _ if type(event) in _STATUS_AFTER:
@@ -76,6 +79,13 @@ def tell_taken_over(definition: SagaDefinition, adoption: Adoption, epoch: int) 
             epoch=epoch,
             metadata=definition.metadata,
         )
+
+
+def _tell_missing(definition: SagaDefinition, event: HandlerMissing) -> None:
+    if wanted("saga_handler_missing"):
+        step = definition.steps[event.step].name
+        details = {"saga_id": definition.saga_id, "step": step, "undo": event.undo}
+        emit("saga_handler_missing", event.operation, definition.tenant_id, **details)
 
 
 def _tell_saga(point: str, definition: SagaDefinition, status: str) -> None:

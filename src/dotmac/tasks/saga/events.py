@@ -99,6 +99,14 @@ class AttemptsExhausted(_Event, frozen=True, gc=False, tag="attempts_exhausted")
     undo: bool = False
 
 
+class HandlerMissing(_Event, frozen=True, gc=False, tag="handler_missing"):
+    """No worker that adopted the saga had the handler of its next attempt."""
+
+    step: int
+    operation: str
+    undo: bool = False
+
+
 class CancelRequested(_Event, frozen=True, gc=False, tag="cancel_requested"):
     """Somebody asked the saga to turn back; the first request counts."""
 
@@ -151,6 +159,7 @@ Event = (
     | AttemptFailed
     | RetryScheduled
     | AttemptsExhausted
+    | HandlerMissing
     | CancelRequested
     | DeadlinePassed
     | CompensationBegan

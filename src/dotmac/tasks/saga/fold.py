@@ -23,6 +23,7 @@ from .events import (
     DeadlinePassed,
     Event,
     Failure,
+    HandlerMissing,
     RetryScheduled,
     SagaAdopted,
     SagaCompensated,
@@ -33,7 +34,7 @@ from .events import (
     SagaStarted,
 )
 from .rewinding import renewed, rewound, why_not_from
-from .state import SagaState, StepState, Track, TrackStatus
+from .state import SagaState, StepState, Track, TrackStatus, handler_name
 
 _IN_PROGRESS, _COMPENSATING = OperationStatus.IN_PROGRESS, OperationStatus.COMPENSATING
 _RUNNING = TrackStatus.RUNNING
@@ -99,10 +100,22 @@ def _adopted(state: SagaState, event: SagaAdopted) -> SagaState:
 
 def _attempt_started(state: SagaState, event: AttemptStarted) -> SagaState:
     track = _track_of(state, event)
-    startable = track.status in _STARTABLE or (track.status is TrackStatus.FAILED and track.interrupted)
-    if not startable or event.attempt != track.attempts + 1:
+    if not _startable(track) or event.attempt != track.attempts + 1:
         raise InternalError(f"attempt {event.attempt} of step {event.step} cannot start: {track.status}")
+    if state.waits_for is not None:
+        state = replace(state, waits_for=None)
     return _with_track(state, replace(track, status=_RUNNING, attempts=event.attempt))
+
+
+def _startable(track: Track) -> bool:
+    return track.status in _STARTABLE or (track.status is TrackStatus.FAILED and track.interrupted)
+
+
+def _handler_missing(state: SagaState, event: HandlerMissing) -> SagaState:
+    track = _track_of(state, event)
+    if not _startable(track):
+        raise InternalError(f"no handler can be missing for step {event.step}: {track.status}")
+    return replace(state, waits_for=handler_name(event.operation, undo=event.undo))
 
 
 def _attempt_succeeded(state: SagaState, event: AttemptSucceeded) -> SagaState:
@@ -177,7 +190,7 @@ def _parked(state: SagaState, event: SagaParked) -> SagaState:
     _need(state, event, OperationStatus.IN_PROGRESS, OperationStatus.COMPENSATING)
     if not event.open_items or not state.is_stuck:
         raise InternalError(f"SagaParked cannot follow: {_standing(state)}")
-    return replace(state, status=OperationStatus.FAILED, open_items=event.open_items)
+    return replace(state, status=OperationStatus.FAILED, open_items=event.open_items, waits_for=None)
 
 
 def _resumed(state: SagaState, event: SagaResumed) -> SagaState:
@@ -263,6 +276,7 @@ def _turn_back(state: SagaState, reason: str) -> SagaState:
         status=OperationStatus.COMPENSATING,
         undoing=True,
         reason=reason,
+        waits_for=None,
         cursor=_next_to_undo(state, state.steps, top),
     )
 
@@ -290,6 +304,7 @@ _FOLDS: dict[type, Callable[[SagaState, Any], SagaState]] = {
     AttemptFailed: _attempt_failed,
     RetryScheduled: _retry_scheduled,
     AttemptsExhausted: _attempts_exhausted,
+    HandlerMissing: _handler_missing,
     CancelRequested: _cancel_requested,
     DeadlinePassed: _deadline_passed,
     CompensationBegan: _compensation_began,

@@ -11,6 +11,11 @@ from .definition import SagaDefinition, StepDefinition
 from .events import CancelRequested, Failure
 
 
+def handler_name(operation: str, *, undo: bool) -> str:
+    """The name of a handler among operations and compensations."""
+    return f"{'compensation' if undo else 'operation'} {operation}"
+
+
 class TrackStatus(StrEnum):
     """Where a series of attempts stands.
 
@@ -92,6 +97,7 @@ class SagaState(msgspec.Struct, frozen=True, gc=False):
         undoing: The saga turned back (it stays so in its final status, unless an operator lets it go forward again).
         reason: Why it turned back.
         open_items: What an operator has to see to, while parked.
+        waits_for: The handler that no worker had for the next attempt (see `handler_name`); None: none is missing.
         epoch: Ownership counter of the last adoption seen in the journal; 1 for the creator.
     """
 
@@ -106,6 +112,7 @@ class SagaState(msgspec.Struct, frozen=True, gc=False):
     cancel: CancelRequested | None = None
     reason: str = ""
     open_items: tuple[str, ...] = ()
+    waits_for: str | None = None
     epoch: int = 1
     worker: str | None = None
 

@@ -56,6 +56,7 @@ def workflow_view(
         error=why_not_completed(state),
         open_items=list(state.open_items),
         retry_from=_retry_from(state),
+        waiting_for=waiting_for(state.waits_for),
         owner=owner,
         epoch=epoch,
     )
@@ -66,6 +67,14 @@ def _retry_from(state: SagaState) -> list[str]:
         return []
     steps = enumerate(state.definition.steps)
     return [definition.name for index, definition in steps if why_not_from(state, index) is None]
+
+
+def waiting_for(handler: str | None) -> str | None:
+    """What a saga waits for, in words; `handler` as in `SagaState.waits_for`."""
+    if handler is None:
+        return None
+    kind, _, name = handler.partition(" ")
+    return f"no worker has a handler for {kind} {name!r}"
 
 
 def outcome_view(state: SagaState) -> SagaOutcome:

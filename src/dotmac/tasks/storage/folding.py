@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -12,11 +12,11 @@ from msgspec import Raw
 from ..errors import StoredDataUnreadable, UnreadableSaga
 from ..jsonvalue import decode
 from ..models import Finding, SagaHistoryEntry, SagaSummary, SagaWorkflow, Verdict, WorkerInfo
-from ..saga.events import JOURNAL_FORMAT, AttemptSucceeded, SagaAdopted, SagaCreated, decode_events
+from ..saga.events import JOURNAL_FORMAT, AttemptSucceeded, HandlerMissing, SagaAdopted, SagaCreated, decode_events
 from ..saga.fold import fold
 from ..saga.snapshots import unpack
 from ..saga.state import SagaState
-from ..saga.views import history_entries, utc, workflow_view
+from ..saga.views import history_entries, utc, waiting_for, workflow_view
 from .heads import too_new
 from .records import SagaMeta, SagaRecord, Snapshot, WorkerRecord
 
@@ -37,6 +37,7 @@ class Folded(NamedTuple):
     kept: int
 
 
+_FRUITLESS = (SagaAdopted, HandlerMissing)
 TROUBLES = "troubles"
 """In a worker's registration: what delays its handlers, one line each."""
 STATE, DRAINING = "state", "draining"
@@ -62,7 +63,10 @@ def folded(record: SagaRecord) -> Folded:
             results, kept = dict(snapshot.results), snapshot.length
         tail = [(entry.sequence, decode_events(entry.events)) for entry in record.journal if entry.sequence >= kept]
         for sequence, events in tail:
-            fruitless = fruitless + 1 if all(type(event) is SagaAdopted for event in events) else 0
+            if any(type(event) not in _FRUITLESS for event in events):
+                fruitless = 0
+            elif type(events[0]) is SagaAdopted:
+                fruitless += 1
             for event in events:
                 if type(event) is AttemptSucceeded and not event.undo:
                     results[event.step] = sequence
@@ -140,6 +144,19 @@ def findings_of_workers(workers: Iterable[WorkerRecord], now: float) -> list[Fin
     return findings or [Finding("handlers", Verdict.OK, f"{len(alive)} workers, none with full limits or left threads")]
 
 
+def findings_of_handlers(missing: Mapping[str, int]) -> list[Finding]:
+    """Which handlers sagas wait for because no worker has them."""
+    return [
+        Finding(
+            "missing handlers",
+            Verdict.PROBLEM,
+            f"sagas that wait: {count}; {waiting_for(handler)}",
+            remedy="start a worker that registers the handler; the sagas go on at once",
+        )
+        for handler, count in sorted(missing.items())
+    ] or [Finding("missing handlers", Verdict.OK, "no saga waits for a handler that no worker has")]
+
+
 def history_of(record: SagaRecord) -> list[SagaHistoryEntry]:
     """Journal and notes, in the order of the storage's time. Raises UnreadableSaga, StoredDataUnreadable."""
     saga_id = record.meta.saga_id
@@ -171,4 +188,5 @@ def summary_of(meta: SagaMeta) -> SagaSummary:
         updated_at=utc(meta.updated_at),
         owner=meta.owner,
         priority=meta.priority,
+        waiting_for=waiting_for(meta.waits_for),
     )

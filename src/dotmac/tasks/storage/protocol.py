@@ -167,6 +167,14 @@ class SagaStore(Protocol):
         """
         ...
 
+    async def missing_handlers(self) -> dict[str, int]:
+        """How many sagas wait for each handler that no worker had, by `SagaMeta.waits_for`."""
+        ...
+
+    async def waiting_sagas(self, waits_for: str, limit: int) -> list[AdoptableSaga]:
+        """Unowned sagas that wait for this handler, highest priority first, due or not."""
+        ...
+
     async def orphaned_sagas(self, worker_id: str, limit: int) -> list[AdoptableSaga]:
         """Sagas that this (lost) worker owned, highest priority first."""
         ...

@@ -36,6 +36,7 @@ class SagaMeta(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         due_at: When an unowned saga wants to be adopted; None: not by itself.
         format: Journal format that a reader of the journal must know.
         cancel: Reason of the first cancel request, seen by the owner or not, until the saga ends; None: no request.
+        waits_for: The handler that no worker had for the next attempt; None: none is missing.
     """
 
     saga_id: str
@@ -54,6 +55,7 @@ class SagaMeta(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     cancel: str | None = None
     idempotency_key: str | None = None
     format: int = JOURNAL_FORMAT
+    waits_for: str | None = None
 
 
 class JournalEntry(msgspec.Struct, frozen=True, gc=False):
@@ -156,6 +158,7 @@ class Append(msgspec.Struct, frozen=True, gc=False):
         completion: Completes the saga's idempotency key in the same atomic step (its token is not looked at).
         unless_cancelled: With a final status: write nothing if a cancel request is stored.
         format: Journal format that a reader of the events must know.
+        waits_for: With `release`: the handler that no worker had for the next attempt. Each entry without it ends that.
     """
 
     saga_id: str
@@ -171,6 +174,7 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     completion: Completion | None = None
     unless_cancelled: bool = False
     format: int = JOURNAL_FORMAT
+    waits_for: str | None = None
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):

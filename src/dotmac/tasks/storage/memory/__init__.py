@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from ...models import Finding, Verdict
-from ..folding import findings_of_workers
+from ..folding import findings_of_handlers, findings_of_workers
 from ..records import Purged
 from ..seed import SeedMethods
 from .locks import MemoryLocks
@@ -44,6 +44,7 @@ class MemoryStorage(MemorySagas, MemoryRecords, MemoryWorkers, MemoryLocks, Seed
                 remedy="RedisStorage(redis_url='redis://HOST:6379/0'), or --redis redis://HOST:6379/0",
             ),
             *findings_of_workers(self._workers.values(), self.now()),
+            *findings_of_handlers(await self.missing_handlers()),
         ]
 
     async def causes_of_loss(self) -> list[str]:

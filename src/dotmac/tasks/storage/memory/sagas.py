@@ -116,6 +116,7 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
             due_at=due_at,
             cancel=None if final else meta.cancel,
             format=max(meta.format, entry.format),
+            waits_for=entry.waits_for,
         )
         saga.expires_at = now + entry.retention if final and entry.retention is not None else None
         if leaves:
@@ -186,6 +187,19 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
         """See `SagaStore`."""
         now = self.now()
         return self._adoptable([saga_id for saga_id, due_at in self._due.items() if due_at <= now], limit)
+
+    @verb
+    def missing_handlers(self) -> dict[str, int]:
+        """See `SagaStore`."""
+        heads = (saga.meta for saga in self._sagas.values())
+        return dict(Counter(meta.waits_for for meta in heads if meta.waits_for is not None))
+
+    @verb
+    def waiting_sagas(self, waits_for: str, limit: int) -> list[AdoptableSaga]:
+        """See `SagaStore`."""
+        heads = (saga.meta for saga in self._sagas.values())
+        ids = [meta.saga_id for meta in heads if meta.waits_for == waits_for and meta.owner is None]
+        return self._adoptable(ids, limit)
 
     @verb
     def orphaned_sagas(self, worker_id: str, limit: int) -> list[AdoptableSaga]:

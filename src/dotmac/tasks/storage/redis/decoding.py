@@ -55,6 +55,7 @@ def _meta(saga_id: str, found: dict[bytes, bytes]) -> SagaMeta:
         cancel=text(b"x"),
         idempotency_key=text(b"k"),
         format=int(found.get(b"f", b"1")),
+        waits_for=text(b"w"),
     )
 
 

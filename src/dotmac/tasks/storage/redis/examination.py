@@ -20,7 +20,7 @@ from dotmac.tasks.models import Finding, Verdict
 from dotmac.tasks.saga.events import JOURNAL_FORMAT
 
 from ..embedded import EmbeddedServer
-from ..folding import findings_of_workers
+from ..folding import findings_of_handlers, findings_of_workers
 from .checks import DEFAULT_PARTITIONS, FORMAT, check_messages, parse_report, read_setting
 from .connecting import Target
 from .gateway import RedisClient, open_client
@@ -28,6 +28,7 @@ from .judging import judge, on_node
 from .layout import Layout, newer_formats
 from .options import RedisOptions
 from .scripts import load
+from .waiting import MOST_WAITING, count_waiting, waiting_names
 from .workers import worker_record
 
 _PINGS = 20
@@ -56,6 +57,7 @@ async def _examine(client: RedisClient, target: Target) -> list[Finding]:
         lambda: _latency(client),
         lambda: _namespace(client, target, len(replies)),
         lambda: _journals(client, target),
+        lambda: _missing_handlers(client, target),
         lambda: _scripts(client),
         lambda: _messages(client, target),
         lambda: _workers(client, target),
@@ -171,6 +173,15 @@ async def _journals(client: RedisClient, target: Target) -> list[Finding]:
     message = f"{newer} sagas need a newer journal format than {JOURNAL_FORMAT}, which this version reads"
     remedy = "run workers of the version of dotmac-tasks that wrote them, or of a later one"
     return [Finding("journals", Verdict.ADVICE, message, remedy=remedy)]
+
+
+async def _missing_handlers(client: RedisClient, target: Target) -> list[Finding]:
+    key = Layout(target.prefix, 1).namespace
+    count = await client.execute("HGET", key, "partitions", key=key, repeatable=True)
+    names: list[bytes] = []
+    for partition in () if count is None else Layout(target.prefix, int(count)).partitions:
+        names += await waiting_names(client, partition, MOST_WAITING)
+    return findings_of_handlers(count_waiting(names))
 
 
 async def _scripts(client: RedisClient) -> list[Finding]:

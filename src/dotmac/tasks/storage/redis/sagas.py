@@ -107,6 +107,7 @@ class RedisSagas(RedisCore):
                 layout.due_channel,
                 b"" if entry.retention is None else micros(entry.retention),
                 layout.channel(saga_topic(entry.saga_id)) if final else b"",
+                optional(entry.waits_for),
             ]
         if final and entry.completion is not None:
             keys.append(partition.record(entry.completion.key))

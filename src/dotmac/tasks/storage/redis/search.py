@@ -24,10 +24,12 @@ from .quiet import QuietPartitions
 from .sagas import RedisSagas
 from .scripts import load
 from .together import all_at_once
+from .waiting import MOST_WAITING, count_waiting, waiting_names
 from .workers import RedisWorkers
 
 _DUE, _FORGET, _OWNERS = load("saga_due"), load("saga_forget"), load("saga_owners")
 _MOST_DUE = 1000
+_MOST_WAITING = 10_000  # in each partition
 _CHUNK = 200
 T = TypeVar("T")
 
@@ -62,6 +64,20 @@ class RedisSearch(RedisSagas, RedisWorkers):
         loud = [partition for partition in self.layout.partitions if not quiet.is_quiet(partition, max_age, now)]
         found = [saga_id.decode() for ids in await all_at_once(due, loud) for saga_id in ids]
         return await self._adoptable(found, limit, lambda meta: meta.owner is None)
+
+    @verb
+    async def missing_handlers(self) -> dict[str, int]:
+        """See `SagaStore`. Where many thousand sagas wait, the figures are those of the first ones."""
+        found = await self._everywhere(lambda partition: waiting_names(self.client, partition, MOST_WAITING))
+        return count_waiting(name for names in found for name in names)
+
+    @verb
+    async def waiting_sagas(self, waits_for: str, limit: int) -> list[AdoptableSaga]:
+        """See `SagaStore`."""
+        name = waits_for.encode()
+        parts = await self._everywhere(lambda partition: waiting_names(self.client, partition, limit, name))
+        found = [each.rpartition(SEPARATOR)[2].decode() for names in parts for each in names]
+        return await self._adoptable(found, limit, lambda meta: meta.owner is None and meta.waits_for == waits_for)
 
     @verb
     async def orphaned_sagas(self, worker_id: str, limit: int) -> list[AdoptableSaga]:

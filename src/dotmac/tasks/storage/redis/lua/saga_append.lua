@@ -4,13 +4,13 @@
 -- ARGV: 1 epoch  2 sequence  3 entry id  4 events  5 status  6 cursor  7 saga id  8 format that the events need
 --       with an entry that gives the saga up: 9 'release', 'final', or 'complete' (final, unless a cancel request is
 --       stored)  10 due at or ''  11 due channel
---       12 retention or ''  13 saga channel
---       with a record: 14 status  15 result or ''  16 error after '=', or ''  17 ttl  18 record channel
+--       12 retention or ''  13 saga channel  14 the missing handler that the saga waits for, or ''
+--       with a record: 15 status  16 result or ''  17 error after '=', or ''  18 ttl  19 record channel
 -- Nearly all entries keep the saga: what these do not need is not sent.
 -- Returns: at (integer) | {at, cancel reason or nil, owner} | {'cancelled', reason}: nothing was written
 --          | {'gone'} | {'stale', epoch, owner} | {'conflict', length, owner}
 -- Sent again, it finds its own entry and answers as it did.
-local s = redis.call('HMGET', KEYS[1], 'e', 'n', 'st', 'o', 'x', 'pk', 'xe', 'ua', 'f', 'b')
+local s = redis.call('HMGET', KEYS[1], 'e', 'n', 'st', 'o', 'x', 'pk', 'xe', 'ua', 'f', 'b', 'w')
 if not s[1] then return {'gone'} end
 if s[1] ~= ARGV[1] then
   -- An entry that gives the saga up may be there, and the saga have found another owner since.
@@ -52,6 +52,17 @@ if s[3] ~= ARGV[5] then
   -- Completed sagas are nearly all there are: to list them, the index of all does as well.
   if ARGV[5] ~= 'completed' then redis.call('ZADD', KEYS[3], 0, 's\0' .. ARGV[5] .. '\0' .. ARGV[7]) end
 end
+local missing = ARGV[14] or ''
+if (s[11] or '') ~= missing then
+  if s[11] then
+    redis.call('ZREM', KEYS[3], 'w\0' .. s[11] .. '\0' .. ARGV[7])
+    redis.call('HDEL', KEYS[1], 'w')
+  end
+  if missing ~= '' then
+    redis.call('ZADD', KEYS[3], 0, 'w\0' .. missing .. '\0' .. ARGV[7])
+    redis.call('HSET', KEYS[1], 'w', missing)
+  end
+end
 if ARGV[9] then
   redis.call('ZREM', KEYS[5], s[4] .. '\0' .. s[6] .. '\0' .. ARGV[7])
   if final and s[5] then
@@ -73,11 +84,11 @@ if s[3] == 'failed' then redis.call('ZREM', KEYS[4], ARGV[7]) end
 if final then
   if ARGV[12] ~= '' then redis.call('ZADD', KEYS[4], now + ARGV[12], ARGV[7]) end
   if KEYS[7] and redis.call('HGET', KEYS[7], 'sid') == ARGV[7] then
-    redis.call('HSET', KEYS[7], 'st', ARGV[14], 'lu', '0', 'ex', string.format('%.0f', now + ARGV[17]))
-    if ARGV[15] ~= '' then redis.call('HSET', KEYS[7], 're', ARGV[15]) end
-    if ARGV[16] ~= '' then redis.call('HSET', KEYS[7], 'er', string.sub(ARGV[16], 2)) end
-    redis.call('PEXPIRE', KEYS[7], math.ceil(ARGV[17] / 1000))
-    redis.call('PUBLISH', ARGV[18], '')
+    redis.call('HSET', KEYS[7], 'st', ARGV[15], 'lu', '0', 'ex', string.format('%.0f', now + ARGV[18]))
+    if ARGV[16] ~= '' then redis.call('HSET', KEYS[7], 're', ARGV[16]) end
+    if ARGV[17] ~= '' then redis.call('HSET', KEYS[7], 'er', string.sub(ARGV[17], 2)) end
+    redis.call('PEXPIRE', KEYS[7], math.ceil(ARGV[18] / 1000))
+    redis.call('PUBLISH', ARGV[19], '')
   end
   redis.call('PUBLISH', ARGV[13], '')
 end
