@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from ..callables import is_async
+
 if TYPE_CHECKING:
     from .asgi import ASGIApp, Receive, Scope, Send
 
@@ -100,7 +102,7 @@ class Reach:
 
     async def _refused(self, handler: Callable[..., Any], request: Any, error: Exception) -> Any:
         self.invalid = _is_raised_by_fastapi(error)
-        if _is_async(handler):
+        if is_async(handler):
             return await handler(request, error)
         return await anyio.to_thread.run_sync(handler, request, error)
 
@@ -261,7 +263,7 @@ def _innermost_of_route(route: Any) -> tuple[Any, Any] | None:
 
 
 def _has_endpoint(scope: Scope) -> bool:
-    """Whether the router has selected something that has no probe of its own."""
+    """Whether the router has selected an endpoint without a probe."""
     endpoint = scope.get("endpoint")
     if endpoint is None:
         return False
@@ -279,12 +281,6 @@ def _has_function(scope: Scope) -> bool:
     """Whether the router has selected a function for the method of the request."""
     methods = getattr(scope.get("route"), "methods", None) or ()
     return scope["method"] in methods and inspect.isroutine(scope.get("endpoint"))
-
-
-def _is_async(handler: Any) -> bool:
-    while isinstance(handler, partial):
-        handler = handler.func
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
 
 
 def _is_raised_by_fastapi(error: Exception) -> bool:
