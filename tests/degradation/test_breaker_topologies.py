@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from bridge.hosts import under_asyncio
 from degradation.house import until
 from degradation.test_circuit_breaker import MANY, MANY_IN, SOCKET_TIMEOUT, client_of, told
 from dotmac.tasks import (
@@ -25,7 +26,6 @@ from dotmac.tasks import (
 )
 from dotmac.tasks.storage.redis import RedisStorage
 from dotmac.tasks.storage.redis.gateway import RedisClient
-from portal.hosts import under_asyncio
 from support.servers import Cluster, Server, cluster, sentinel
 
 pytestmark = pytest.mark.redis

@@ -7,9 +7,9 @@ from typing import Any
 import anyio
 import pytest
 
+from bridge.hosts import run_asyncio, under_trio
 from dotmac.tasks import BackgroundOperationsManager, BackgroundOperationsMiddleware, MemoryStorage
 from middleware.apps import answer, app_of
-from portal.hosts import run_asyncio, under_trio
 
 
 async def _post(app: Any, body: bytes) -> int:

@@ -10,9 +10,9 @@ from typing import Any
 
 from trio.testing import MockClock
 
+from bridge.hosts import run_asyncio
 from dotmac.tasks import BackgroundOperationsManager, BackgroundOperationsMiddleware, MemoryStorage
 from middleware.apps import answer, app_of
-from portal.hosts import run_asyncio
 
 REQUESTS = 10
 

@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from dotmac.tasks import MemoryStorage, NonRetryableError, OperationStatus, OutcomeUnknown, RetryPolicy
-from dotmac.tasks.crossing import virtual_time
+from dotmac.tasks.bridge import virtual_time
 from runtime.nodes import Ledger, Node, step, until
 
 COMPENSATED, COMPLETED = OperationStatus.COMPENSATED, OperationStatus.COMPLETED

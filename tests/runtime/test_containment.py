@@ -14,6 +14,7 @@ import pytest
 import sniffio
 import trio
 
+from bridge.hosts import HOSTS, PATIENCE, Host, a_manager
 from dotmac.tasks import (
     BackgroundOperationsManager,
     MemoryStorage,
@@ -24,7 +25,6 @@ from dotmac.tasks import (
 )
 from dotmac.tasks.errors import InvalidInput
 from dotmac.tasks.metrics import register_attempt_hook, register_metrics_hooks
-from portal.hosts import HOSTS, PATIENCE, Host, a_manager
 from runtime.nodes import Node
 
 COMPENSATED, COMPLETED = OperationStatus.COMPENSATED, OperationStatus.COMPLETED

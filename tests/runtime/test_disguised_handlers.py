@@ -13,9 +13,9 @@ import pytest
 import sniffio
 import trio
 
+from bridge.hosts import HOSTS, Host, a_manager
 from dotmac.tasks import BackgroundOperationsManager, HandlerContext, InvalidInput, MemoryStorage, OperationStatus
 from dotmac.tasks.metrics import emit, register_attempt_hook, register_metadata_hook, register_metrics_hooks
-from portal.hosts import HOSTS, Host, a_manager
 from runtime.nodes import Node
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .crossing.anywhere import anywhere
-from .crossing.home import Home
+from .bridge.bridged import bridged
+from .bridge.runtime_loop import RuntimeLoop
 from .models import OperationStatus, SagaOutcome, SagaWorkflow
-from .runtime.hosting import Hosting
+from .runtime.hosting import RuntimeHandle
 
 
 class SagaHandle:
@@ -15,16 +15,16 @@ class SagaHandle:
         saga_id: Keep it to find the saga again after this process is gone.
     """
 
-    def __init__(self, saga_id: str, hosting: Hosting) -> None:
+    def __init__(self, saga_id: str, hosting: RuntimeHandle) -> None:
         self.saga_id = saga_id
-        self._home: Home = hosting.home
+        self._home: RuntimeLoop = hosting.home
         self._service = hosting.sagas
         self._steering = hosting.steering
 
     def __repr__(self) -> str:
         return f"<SagaHandle {self.saga_id}>"
 
-    @anywhere
+    @bridged
     async def result(self) -> SagaOutcome:
         """Wait for the saga's end and say how it ended. A failed saga is an outcome here, not an exception.
 
@@ -38,17 +38,17 @@ class SagaHandle:
         """
         return await self._service.outcome(self.saga_id)
 
-    @anywhere
+    @bridged
     async def status(self) -> OperationStatus:
         """Its status at this moment."""
         return await self._service.status(self.saga_id)
 
-    @anywhere
+    @bridged
     async def get(self) -> SagaWorkflow:
         """The whole saga as it stands."""
         return await self._service.get(self.saga_id)
 
-    @anywhere
+    @bridged
     async def cancel(self, reason: str = "") -> None:
         """Turn the saga back; `BackgroundOperationsManager.cancel_saga` says what is guaranteed.
 

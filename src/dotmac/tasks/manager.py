@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Unpack, cast
 
+from .bridge.blocking import BlockingManager
 from .errors import InvalidInput
 from .facade.claims import ClaimMethods
 from .facade.handlers import HandlerMethods
-from .facade.life import Hosted
+from .facade.life import Lifecycle
 from .facade.locks import LockMethods
 from .facade.operations import OperationMethods
 from .facade.sagas import SagaMethods
-from .portal.blocking import BlockingManager
 from .runtime.environment import SagaEnvironment
 from .settings import SettingOptions, Settings
 from .storage.protocol import StorageProtocol
@@ -54,7 +54,7 @@ class BackgroundOperationsManager(OperationMethods, SagaMethods, LockMethods, Cl
         self.storage = _checked(storage) if storage is not None else _default_storage(self.settings)
         self.in_memory_by_default = storage is None and self.settings.redis_url is None
         HandlerMethods.__init__(self)
-        Hosted.__init__(self, SagaEnvironment(self.storage, self.settings, self._handlers, works))
+        Lifecycle.__init__(self, SagaEnvironment(self.storage, self.settings, self._handlers, works))
         self.sync = BlockingManager(self)
 
 

@@ -9,13 +9,13 @@ from typing import Any, Literal, Protocol, cast
 import msgspec
 import trio
 
-from ..crossing.anywhere import anywhere, undone_by
+from ..bridge.bridged import bridged, on_abandoned
 from ..handle import SagaHandle
 from ..models import OperationStatus
 from ..runtime.claims import ClaimHolder
 from ..runtime.request_claims import RequestClaim
 from ..storage.key_records import NewRecord
-from .life import Hosted
+from .life import Lifecycle
 
 ClaimOutcome = Literal["granted", "in_progress", "done", "mismatch"]
 
@@ -77,7 +77,7 @@ class ClaimAnswer(msgspec.Struct, frozen=True, kw_only=True):
     retry_after: float
 
 
-class ClaimMethods(Hosted):
+class ClaimMethods(Lifecycle):
     """Begin a claim, then end it in one of four ways."""
 
     async def begin_claim(
@@ -100,7 +100,7 @@ class ClaimMethods(Hosted):
         if answer.claim is not None:
             await self._hosted().requests.abandon(answer.claim)
 
-    @undone_by(_unclaim)
+    @on_abandoned(_unclaim)
     async def _begin_claim(self, request: KeyedRequest, relay: ClaimHolder, owner: str, wait: float) -> ClaimAnswer:
         hosted = self._hosted()
         new = NewRecord(
@@ -126,7 +126,7 @@ class ClaimMethods(Hosted):
             retry_after=max(record.lease_until - self._environment.storage.now(), 0.0),
         )
 
-    @anywhere
+    @bridged
     async def finish_claim(
         self, claim: RequestClaim, result: bytes | None, error: str | None = None, *, patience: float = 5.0
     ) -> None:
@@ -144,7 +144,7 @@ class ClaimMethods(Hosted):
         """
         await self._hosted().requests.finish(claim, result, error, patience=patience)
 
-    @anywhere
+    @bridged
     async def finish_claim_later(
         self, claim: RequestClaim, result: bytes | None, error: str | None = None, *, patience: float
     ) -> None:
@@ -158,17 +158,17 @@ class ClaimMethods(Hosted):
         """
         self._hosted().requests.finish_later(claim, result, error, patience=patience)
 
-    @anywhere
+    @bridged
     async def abandon_claim(self, claim: RequestClaim) -> None:
         """Give the key back: nothing was done, whoever asks next does it."""
         await self._hosted().requests.abandon(claim)
 
-    @anywhere
+    @bridged
     async def leave_claim(self, claim: RequestClaim) -> None:
         """Stop keeping the claim alive, without a word to the storage: it runs out by itself."""
         await self._hosted().requests.leave(claim)
 
-    @anywhere
+    @bridged
     async def start_saga_under_claim(
         self, claim: RequestClaim, fields: Mapping[str, Any], steps: list[dict[str, Any]]
     ) -> SagaHandle:

@@ -15,29 +15,29 @@ from weakref import WeakSet
 import trio
 from anyio import CapacityLimiter, to_thread
 
-from ..crossing.anywhere import AnywhereContext
-from ..crossing.home import Home
+from ..bridge.bridged import BridgedContext
+from ..bridge.runtime_loop import RuntimeLoop
+from ..bridge.thread import RuntimeThread
 from ..errors import AlreadyStarted, NotStarted, UsageError
 from ..models import Finding
-from ..portal.thread import RuntimeThread
 from ..runtime.environment import SagaEnvironment
-from ..runtime.hosting import Hosting
+from ..runtime.hosting import RuntimeHandle
 from ..runtime.inside_handlers import refuse_inside
 
 _LEFT_BEHIND = "the manager was started before this process was forked off; make another one here"
-_everywhere: WeakSet[Hosted] = WeakSet()
+_everywhere: WeakSet[Lifecycle] = WeakSet()
 
 
-class Hosted:
+class Lifecycle:
     """Has a runtime while it is started: in the trio run that started it, or in a thread of its own."""
 
     def __init__(self, environment: SagaEnvironment) -> None:
         self._environment = environment
-        self._hosting: Hosting | None = None
+        self._hosting: RuntimeHandle | None = None
         self._thread: RuntimeThread | None = None
-        self._stopping: tuple[Hosting | None, RuntimeThread | None] = (None, None)
-        self._ahead: Hosting | None = None
-        self._block: AnywhereContext[None]
+        self._stopping: tuple[RuntimeHandle | None, RuntimeThread | None] = (None, None)
+        self._ahead: RuntimeHandle | None = None
+        self._block: BridgedContext[None]
         self._left_behind = False
         self._changing = RLock()  # threads may start and stop it at the same time
         _everywhere.add(self)
@@ -122,7 +122,7 @@ class Hosted:
 
     async def __aenter__(self) -> Self:
         await self.start()
-        block = AnywhereContext(self, self._hosted().block, lambda nothing, _crossed: nothing)
+        block = BridgedContext(self, self._hosted().block, lambda nothing, _crossed: nothing)
         try:
             await block.__aenter__()
         except BaseException as error:  # Ctrl-C too: it runs, and nobody would stop it
@@ -181,7 +181,7 @@ class Hosted:
                 hosting.raise_failure()
 
     @contextmanager
-    def _being_stopped(self) -> Iterator[tuple[Hosting | None, RuntimeThread | None]]:
+    def _being_stopped(self) -> Iterator[tuple[RuntimeHandle | None, RuntimeThread | None]]:
         """The runtime that is to be stopped, or is stopped already by an earlier call; inside, it is."""
         refuse_inside(self._environment.handlers)
         with self._changing:
@@ -196,7 +196,7 @@ class Hosted:
                 if self._stopping[0] is hosting:
                     self._stopping = None, None
 
-    def _begin(self, *, threaded: bool) -> tuple[Hosting, RuntimeThread | None]:
+    def _begin(self, *, threaded: bool) -> tuple[RuntimeHandle, RuntimeThread | None]:
         """Make a runtime that is to be started next. Raises AlreadyStarted."""
         if self._left_behind:
             raise UsageError(_LEFT_BEHIND)
@@ -207,12 +207,12 @@ class Hosted:
             if stopping is not None and not stopping.over:
                 raise AlreadyStarted("the manager is still being stopped: wait for that before it is started again")
             self._environment.handlers.host = None  # of a runtime that ended by itself, and whose thread may still end
-            self._hosting = hosting = Hosting(self._environment)
+            self._hosting = hosting = RuntimeHandle(self._environment)
             grace = self._environment.settings.cancel_grace
             self._thread = RuntimeThread(hosting, self._environment.handlers, grace) if threaded else None
             return hosting, self._thread
 
-    def _forget(self, forgotten: Hosting | None) -> tuple[Hosting | None, RuntimeThread | None]:
+    def _forget(self, forgotten: RuntimeHandle | None) -> tuple[RuntimeHandle | None, RuntimeThread | None]:
         """Have this runtime no more, if it is the present one; gives what there was."""
         with self._changing:
             if self._hosting is not forgotten:  # somebody stopped it, and started another one
@@ -221,7 +221,7 @@ class Hosted:
             thread, self._thread = self._thread, None
             return hosting, thread
 
-    def _hosted(self) -> Hosting:
+    def _hosted(self) -> RuntimeHandle:
         if self._left_behind:
             raise NotStarted(_LEFT_BEHIND)
         hosting = self._hosting  # looked at once, as above
@@ -230,7 +230,7 @@ class Hosted:
         return hosting
 
     @property
-    def _home(self) -> Home:
+    def _home(self) -> RuntimeLoop:
         return self._hosted().home
 
     def _forked(self) -> None:

@@ -7,24 +7,24 @@ from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, overload
 
-from ..crossing.anywhere import AnywhereContext, anywhere, undone_by
-from ..crossing.contexts import Opening
+from ..bridge.bridged import BridgedContext, bridged, on_abandoned
+from ..bridge.contexts import Opening
+from ..bridge.locks import remote_lock
 from ..errors import InvalidInput, LockNotAcquired
 from ..idempotency import check_name
 from ..listings import LockStanding
 from ..models import LockInfo
-from ..portal.locks import lock_elsewhere
 from ..runtime.lock_body import HeldLock, HeldLocks, HoldingAll, HoldingOne
 from ..runtime.lock_times import check_ttl, check_wait
 from ..runtime.pages import check_limit
-from .life import Hosted
+from .life import Lifecycle
 
 DEFAULT_TTL = 10.0
 
 Names = list[str] | tuple[str, ...] | AbstractSet[str]
 
 
-class LockMethods(Hosted):
+class LockMethods(Lifecycle):
     """Critical sections over all processes that share a storage."""
 
     @overload
@@ -82,14 +82,14 @@ class LockMethods(Hosted):
         single = isinstance(name, str)
         names = [name] if isinstance(name, str) else _checked_names(name)
         _check(names, ttl, None)
-        return AnywhereContext(self, lambda: self._trying(names, ttl, single=single), lock_elsewhere)
+        return BridgedContext(self, lambda: self._trying(names, ttl, single=single), remote_lock)
 
     async def _untake(self, taken: bool, key: str, timeout_seconds: float) -> None:
         """A lock was taken for a caller who is gone."""
         if taken:
             await self._hosted().locks.give_back(key)
 
-    @undone_by(_untake)
+    @on_abandoned(_untake)
     async def acquire_lock(self, key: str, timeout_seconds: float) -> bool:
         """Take a lock for a fixed time if it is free; False if somebody holds it. Does not wait, does not renew.
 
@@ -106,7 +106,7 @@ class LockMethods(Hosted):
         check_ttl(timeout_seconds, "timeout_seconds")
         return await self._hosted().locks.take(key, timeout_seconds)
 
-    @anywhere
+    @bridged
     async def release_lock(self, key: str) -> None:
         """Free a lock that this manager acquired with `acquire_lock`.
 
@@ -117,7 +117,7 @@ class LockMethods(Hosted):
         check_name("key", key)
         await self._hosted().locks.give_back(key)
 
-    @anywhere
+    @bridged
     async def list_locks(self, limit: int = 100) -> list[LockInfo]:
         """Locks that are held at the moment, by whichever process, ordered by name.
 
@@ -130,7 +130,7 @@ class LockMethods(Hosted):
         check_limit(limit)
         return await self._hosted().locks.listed(limit)
 
-    @anywhere
+    @bridged
     async def inspect_lock(self, name: str, limit: int = 100) -> LockStanding:
         """One lock as it stands: who holds it, and which processes wait for it, in the order of their turns.
 
@@ -149,7 +149,7 @@ class LockMethods(Hosted):
         hosting = self._hosting
         if hosting is not None and hosting.home.is_here:
             return opening()
-        return AnywhereContext(self, opening, lock_elsewhere)
+        return BridgedContext(self, opening, remote_lock)
 
     def _holding(self, names: list[str], ttl: float, wait: float | None, *, single: bool) -> HoldingOne | HoldingAll:
         return (HoldingOne if single else HoldingAll)(self._hosted().locks, names, ttl=ttl, wait=wait)

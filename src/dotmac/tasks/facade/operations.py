@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from ..bounds import check_texts
-from ..crossing.anywhere import anywhere
+from ..bridge.bridged import bridged
 from ..errors import InvalidInput
 from ..idempotency import scope_key
 from ..listings import IdempotencyKeyList
 from ..models import IdempotencyKey
 from ..runtime.handlers import HandlerFunction
 from .handlers import HandlerMethods
-from .life import Hosted
+from .life import Lifecycle
 
 F = TypeVar("F", bound=HandlerFunction)
 
@@ -29,10 +29,10 @@ class IdempotentOptions(TypedDict, total=False):
     store_errors: bool
 
 
-class OperationMethods(HandlerMethods, Hosted):
+class OperationMethods(HandlerMethods, Lifecycle):
     """One claim, one run, one result."""
 
-    @anywhere
+    @bridged
     async def create_idempotency_key(
         self,
         tenant_id: str,
@@ -60,7 +60,7 @@ class OperationMethods(HandlerMethods, Hosted):
         request = operations.request((tenant_id, user_id, operation_type), parameters, key, ttl)
         return await operations.create(request)
 
-    @anywhere
+    @bridged
     async def check_idempotency(self, key: str, *, tenant_id: str | None = None) -> IdempotencyKey | None:
         """The key as it stands, or None if it is unknown or has expired.
 
@@ -74,7 +74,7 @@ class OperationMethods(HandlerMethods, Hosted):
         check_texts(tenant_id=tenant_id)
         return await self._hosted().operations.check(key if tenant_id is None else scope_key(tenant_id, key))
 
-    @anywhere
+    @bridged
     async def list_idempotency_keys(
         self, tenant_id: str | None = None, limit: int = 100, cursor: str | None = None
     ) -> IdempotencyKeyList:
@@ -93,7 +93,7 @@ class OperationMethods(HandlerMethods, Hosted):
         check_texts(tenant_id=tenant_id, cursor=cursor)
         return await self._hosted().operations.listed(tenant_id, limit, cursor)
 
-    @anywhere
+    @bridged
     async def complete_idempotent_operation(self, key: str, result: Any, error: str | None = None) -> IdempotencyKey:
         """Store how an operation ended whose key was created by `create_idempotency_key`.
 
@@ -111,7 +111,7 @@ class OperationMethods(HandlerMethods, Hosted):
         """
         return await self._hosted().operations.complete(key, result, error)
 
-    @anywhere
+    @bridged
     async def run_idempotent(  # noqa: PLR0913 - independent options, all by keyword
         self,
         *,

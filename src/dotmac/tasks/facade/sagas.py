@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from ..bounds import check_encodable, check_texts
-from ..crossing.anywhere import anywhere
+from ..bridge.bridged import bridged
 from ..errors import InvalidInput
 from ..handle import SagaHandle
 from ..idempotency import check_name
@@ -14,10 +14,10 @@ from ..jsonvalue import check_json, encode
 from ..models import HandlerLoad, OperationStatus, SagaHistoryEntry, SagaList, SagaWorkflow, WorkerInfo
 from ..runtime.pages import check_saga_cursor
 from ..storage.records import SAGA_STATUSES, SagaFilter
-from .life import Hosted
+from .life import Lifecycle
 
 
-class SagaMethods(Hosted):
+class SagaMethods(Lifecycle):
     """Create, start, look at, cancel and retry sagas."""
 
     @property
@@ -25,7 +25,7 @@ class SagaMethods(Hosted):
         """Whether sagas are run in this process."""
         return self._environment.works
 
-    @anywhere
+    @bridged
     async def create_saga_workflow(  # noqa: PLR0913 - independent options, the later ones by keyword
         self,
         tenant_id: str,
@@ -51,7 +51,7 @@ class SagaMethods(Hosted):
         }
         return await sagas.create(sagas.define(fields, steps, idempotency_key))
 
-    @anywhere
+    @bridged
     async def execute_saga_workflow(self, saga_id: str) -> bool:
         """Run a saga and wait for its end; one that is running or has ended is only waited for, never run again.
 
@@ -64,7 +64,7 @@ class SagaMethods(Hosted):
         check_encodable("saga_id", saga_id)
         return (await self._hosted().sagas.execute(saga_id)).completed
 
-    @anywhere
+    @bridged
     async def start_saga(  # noqa: PLR0913 - independent options, all by keyword
         self,
         *,
@@ -109,19 +109,19 @@ class SagaMethods(Hosted):
         check_encodable("saga_id", saga_id)
         return SagaHandle(saga_id, self._hosted())
 
-    @anywhere
+    @bridged
     async def get_saga(self, saga_id: str) -> SagaWorkflow:
         """The saga as it stands. Raises SagaNotFound."""
         check_encodable("saga_id", saga_id)
         return await self._hosted().sagas.get(saga_id)
 
-    @anywhere
+    @bridged
     async def get_saga_history(self, saga_id: str) -> list[SagaHistoryEntry]:
         """Everything that happened to it, oldest first. Raises SagaNotFound."""
         check_encodable("saga_id", saga_id)
         return await self._hosted().sagas.history(saga_id)
 
-    @anywhere
+    @bridged
     async def add_saga_note(self, saga_id: str, event: str, details: dict[str, Any]) -> None:
         """Write a note into the saga's history, beside its journal: who did what, say. It never changes the saga.
 
@@ -144,7 +144,7 @@ class SagaMethods(Hosted):
             raise InvalidInput("details", f"has {size} bytes of JSON; at most {most} can be stored")
         await self._hosted().sagas.note(saga_id, {**details, "event": event})
 
-    @anywhere
+    @bridged
     async def list_sagas(  # noqa: PLR0913 - independent filters
         self,
         tenant_id: str | None = None,
@@ -177,23 +177,23 @@ class SagaMethods(Hosted):
         where = SagaFilter(tenant_id, wanted, workflow_type, *times)
         return await self._hosted().sagas.list(where, limit, cursor)
 
-    @anywhere
+    @bridged
     async def count_sagas(self) -> dict[OperationStatus, int]:
         """How many sagas are stored of each status, as well as it can be told while work goes on."""
         return await self._hosted().sagas.count()
 
-    @anywhere
+    @bridged
     async def list_workers(self) -> list[WorkerInfo]:
         """The runtime processes that share the storage: all that are alive, and lost ones that still own sagas."""
         return await self._hosted().sagas.workers()
 
-    @anywhere
+    @bridged
     async def handler_load(self) -> HandlerLoad:
         """The handlers that run and wait in this process, limit by limit, and the threads that outlived attempts."""
         self._hosted()
         return self._environment.permits.load()
 
-    @anywhere
+    @bridged
     async def retry_saga(self, saga_id: str, reason: str = "", *, from_step: str | None = None) -> SagaHandle:
         """Let a failed (parked) saga go on from where it failed, with fresh attempts, after the cause was mended.
 
@@ -213,7 +213,7 @@ class SagaMethods(Hosted):
         await self._hosted().steering.retry(saga_id, reason, from_step)
         return handle
 
-    @anywhere
+    @bridged
     async def cancel_saga(self, saga_id: str, reason: str = "") -> SagaHandle:
         """Turn a saga back, wherever it runs; it undoes what it did.
 

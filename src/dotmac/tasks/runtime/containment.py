@@ -18,8 +18,8 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ..bridge.identity import cancelled_from_outside, present_task
 from ..callables import is_awaitable
-from ..crossing.identity import cancelled_from_outside, present_task
 from ..errors import NonRetryableError, OutcomeUnknown
 from ..signals import came_by_signal
 from .error_texts import class_of, message_of, repr_of

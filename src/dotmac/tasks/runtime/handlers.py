@@ -10,9 +10,9 @@ from typing import Any, Literal, Protocol, cast
 
 import trio
 
+from ..bridge.identity import act_for, current_caller
+from ..bridge.virtual_time import hold_clock
 from ..callables import close_unawaited, is_async, is_awaitable, refuse_generators
-from ..crossing.identity import act_for, current_caller
-from ..crossing.virtual_time import hold_clock
 from ..errors import InvalidInput
 from ..idempotency import check_name
 from ..saga.state import handler_name

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from ..crossing.home import Home
+from ..bridge.runtime_loop import RuntimeLoop
 from ..errors import NotStarted
 from .environment import SagaEnvironment
 from .idempotent import IdempotentOperations
@@ -27,7 +27,7 @@ from .telling import tell_storage
 _log = logging.getLogger(__name__)
 
 
-class Hosting:
+class RuntimeHandle:
     """One run of a runtime.
 
     Attributes:
@@ -49,7 +49,7 @@ class Hosting:
         self._settled = trio.Event()
         self._ended = trio.Event()
         self._failure: BaseException | None = None
-        self.home = Home()
+        self.home = RuntimeLoop()
         self.sagas = SagaService(environment, self._runtime)
         self.steering = SagaSteering(environment, self._runtime)
         self.operations = IdempotentOperations(environment, self._runtime.claims)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..bounds import check_encodable, check_record_ttl
-from ..crossing.identity import current_caller
+from ..bridge.identity import current_caller
 from ..errors import (
     ClaimLost,
     IdempotencyInProgress,

@@ -18,7 +18,7 @@ from types import TracebackType
 import trio
 
 from ..actors.failures import split_failure
-from ..crossing.anywhere import USED
+from ..bridge.bridged import USED
 from ..errors import LockLost, UsageError
 from .lock_holding import Body, Ticket
 from .lock_renewals import LockRenewals

@@ -12,7 +12,7 @@ from contextlib import suppress
 import trio
 
 from ..actors import ChildSpec, Supervisor
-from ..crossing.identity import current_caller
+from ..bridge.identity import current_caller
 from ..errors import ActorDied, LockLost, LockNotAcquired, LockReentered, NotStarted, UsageError
 from ..listings import LockStanding
 from ..metrics import emit

@@ -2,7 +2,7 @@
 
 A task of trio cannot be left behind: a handler that shields itself, or swallows `Cancelled`, delays its time-out, the
 end of its saga's worker and the stop of the runtime. Tasks in an event loop of asyncio and threads are left behind
-elsewhere (`LoopHandlers`, `Permits`), and are named there.
+elsewhere (`AsyncioHandlers`, `Permits`), and are named there.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import trio
 
-from ..crossing.identity import current_caller
+from ..bridge.identity import current_caller
 from ..errors import WouldDeadlock
 
 Scopes = tuple[trio.lowlevel.TrioToken | trio.CancelScope, ...]

@@ -14,8 +14,8 @@ from typing import TypeVar
 import outcome
 import trio
 
-from dotmac.tasks.crossing.loop_calls import LoopCall
-from dotmac.tasks.crossing.mailbag import Mailbag
+from dotmac.tasks.bridge.asyncio_calls import AsyncioCall
+from dotmac.tasks.bridge.call_queue import CallQueue
 
 from .host import Handover, Host, HostWire, close_wires
 from .wire import Sink
@@ -30,12 +30,12 @@ class ThreadHost:
         self._loop = loop
         self.tasks = tasks
         self.wires: set[HostWire] = set()
-        self.to_loop: Handover = Mailbag(loop.call_soon_threadsafe).put
-        self.to_trio: Handover = Mailbag(token.run_sync_soon).put
+        self.to_loop: Handover = CallQueue(loop.call_soon_threadsafe).put
+        self.to_trio: Handover = CallQueue(token.run_sync_soon).put
 
     async def run(self, function: Callable[[], Awaitable[T]]) -> T:
         """See `Host.run`."""
-        return await LoopCall(self._loop, self.to_loop, self.to_trio, function).run()
+        return await AsyncioCall(self._loop, self.to_loop, self.to_trio, function).run()
 
     def wire(self, sink: Sink) -> HostWire:
         """See `Host.wire`."""
