@@ -13,12 +13,12 @@ from typing import Generic, TypeVar
 import trio
 
 from ..errors import NotStarted
-from .closed_loops import wait_or_loop_closed
 from .identity import act_for, current_caller
 
 T = TypeVar("T")
 Post = Callable[[Callable[[], None]], None]
 
+_LOOK = 1.0  # seconds between two checks whether the loop is closed
 _log = logging.getLogger(__name__)
 
 
@@ -153,3 +153,23 @@ class AsyncioCall(Generic[T]):
     async def _run(self) -> T:
         act_for(self._caller)
         return await self._function()
+
+
+async def wait_or_loop_closed(told: trio.Event, gone: Callable[[], bool]) -> bool:
+    """Wait until the event is set or the event loop that would set it is closed.
+
+    A closed loop runs no callback, so it cannot report its own closing.
+
+    Args:
+        told: Set by the loop, in the trio thread.
+        gone: Returns True once the loop is closed; called once a second.
+
+    Returns:
+        True if the event was set.
+    """
+    while not told.is_set():
+        if gone():
+            return False
+        with trio.move_on_after(_LOOK):
+            await told.wait()
+    return True

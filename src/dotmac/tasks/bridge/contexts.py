@@ -19,8 +19,8 @@ import outcome
 import trio
 
 from ..errors import InternalError, NotStarted
+from .asyncio_calls import wait_or_loop_closed
 from .call import Call
-from .closed_loops import wait_or_loop_closed
 from .runtime_loop import RuntimeLoop, raise_cancellation, unwrap
 
 T = TypeVar("T")

@@ -16,6 +16,12 @@ import trio
 _acting: ContextVar[tuple[object, object]] = ContextVar("dotmac.tasks.bridge.acting")
 """A task, and for whom it acts. The task is noted because a context is inherited by tasks that act for themselves."""
 
+runs_beside_its_host: trio.lowlevel.RunVar[bool] = trio.lowlevel.RunVar("runs_beside_its_host", default=False)
+"""True in the trio run of a `RuntimeThread`: asyncio belongs to the host program there and must not be patched.
+
+The variable belongs to the run, not to the context, because a call over the bridge brings its caller's context along.
+"""
+
 
 def current_caller() -> object:
     """Who is calling: the present task or thread, or whoever it acts for."""

@@ -25,8 +25,8 @@ from ..runtime.handlers import Handlers
 from ..runtime.hosting import RuntimeHandle
 from .callers import ThreadWait
 from .handlers import AsyncioHandlers
+from .identity import runs_beside_its_host
 from .runtime_loop import raise_cancellation
-from .threads import runs_beside_its_host
 
 _LAST_MOMENT = 5.0  # seconds that the interpreter's exit waits for the runtime to sign off
 _hosts = threading.Lock()  # a runtime that ends by itself may be followed by another one before its thread has ended

@@ -8,7 +8,7 @@ import warnings
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from dotmac.tasks.bridge.threads import runs_beside_its_host
+from dotmac.tasks.bridge.identity import runs_beside_its_host
 from dotmac.tasks.errors import StorageMisconfigured
 
 from .host import Host
