@@ -13,10 +13,9 @@ from ..facade.operations import OperationMethods
 from ..facade.sagas import SagaMethods
 from ..handle import SagaHandle
 from ..models import Finding, OperationStatus, SagaOutcome, SagaWorkflow
-from .blocking_locks import BlockingContext, blocking_lock, blocking_locks
 from .bridged import abandoned_hook
 from .callers import refuse_event_loops
-from .locks import BlockingLock
+from .locks import BlockingContext, BlockingLock, blocking_lock, blocking_locks
 from .runtime_loop import RuntimeLoop, Undo
 
 if TYPE_CHECKING:
