@@ -33,6 +33,7 @@ from .records import (
     Purged,
     Renewal,
     SagaFilter,
+    SagaMark,
     SagaMeta,
     SagaPage,
     SagaRecord,
@@ -186,8 +187,15 @@ class SagaStore(Protocol):
         """
         ...
 
-    async def load_saga(self, saga_id: str) -> SagaRecord | None:
-        """Everything stored about the saga, or None."""
+    async def load_saga(self, saga_id: str, after: SagaMark | None = None) -> SagaRecord | None:
+        """The saga as of one moment, or None: there is no such saga.
+
+        Args:
+            saga_id: The saga.
+            after: `SagaRecord.mark` of an earlier record: the answer leaves out what that record had. The answer is
+                the whole saga (without `SagaRecord.after`) where the stored saga does not contain that position: the
+                saga was replaced, or a fail-over of the storage lost entries.
+        """
         ...
 
     async def saga_meta(self, saga_id: str) -> SagaMeta | None:

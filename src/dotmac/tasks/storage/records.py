@@ -80,17 +80,47 @@ class SagaNote(msgspec.Struct, frozen=True, gc=False):
     entry: msgspec.Raw
 
 
+class SagaMark(msgspec.Struct, frozen=True, gc=False):
+    """A position up to which a reader has a saga.
+
+    Attributes:
+        length: Entries of the journal up to the position; at least 1.
+        entry_id: Of the newest of these entries.
+        at: Time of the newest of these entries.
+        notes: Notes up to the position.
+        noted_at: Time of the newest of these notes; 0 without notes.
+    """
+
+    length: int
+    entry_id: str
+    at: float
+    notes: int = 0
+    noted_at: float = 0.0
+
+
 class SagaRecord(msgspec.Struct, frozen=True, gc=False):
     """A saga as stored: its head, its journal in order, and the notes beside it.
 
     Attributes:
-        journal: Whole; with a snapshot, the first entry, those with results, and those after the snapshot.
+        journal: Whole; with a snapshot, the first entry, those with results, and those after the snapshot; with
+            `after`, the entries after that position.
+        notes: All, in the order in which the notes were written; with `after`, the notes after that position.
+        after: The position where this part of the saga begins; None: the record begins with the saga.
     """
 
     meta: SagaMeta
     journal: list[JournalEntry]
     notes: list[SagaNote] = msgspec.field(default_factory=list)
     snapshot: Snapshot | None = None
+    after: SagaMark | None = None
+
+    @property
+    def mark(self) -> SagaMark:
+        """The position at the end of a record that `load_saga` gave."""
+        known = SagaMark(0, "", 0.0) if self.after is None else self.after
+        entry_id, at = (self.journal[-1].entry_id, self.journal[-1].at) if self.journal else (known.entry_id, known.at)
+        noted_at = self.notes[-1].at if self.notes else known.noted_at
+        return SagaMark(known.length + len(self.journal), entry_id, at, known.notes + len(self.notes), noted_at)
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):

@@ -28,6 +28,7 @@ from ..records import (
     NewSaga,
     Purged,
     SagaFilter,
+    SagaMark,
     SagaMeta,
     SagaNote,
     SagaPage,
@@ -46,6 +47,14 @@ class _Saga:
     notes: list[SagaNote] = field(default_factory=list)
     expires_at: float | None = None
     snapshot: Snapshot | None = None
+
+    def contains(self, mark: SagaMark) -> bool:
+        """Whether the saga has the entry and the note at this position."""
+        if mark.length > len(self.journal) or mark.notes > len(self.notes):
+            return False
+        newest = self.journal[mark.length - 1]
+        noted_at = self.notes[mark.notes - 1].at if mark.notes else 0.0
+        return (newest.entry_id, newest.at, noted_at) == (mark.entry_id, mark.at, mark.noted_at)
 
 
 class MemorySagas(MemoryRecords, MemoryWorkers):
@@ -224,10 +233,14 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
         return saga.meta
 
     @verb
-    def load_saga(self, saga_id: str) -> SagaRecord | None:
+    def load_saga(self, saga_id: str, after: SagaMark | None = None) -> SagaRecord | None:
         """See `SagaStore`."""
         saga = self._sagas.get(saga_id)
-        return None if saga is None else SagaRecord(saga.meta, list(saga.journal), list(saga.notes))
+        if saga is None:
+            return None
+        if after is None or not saga.contains(after):
+            return SagaRecord(saga.meta, list(saga.journal), list(saga.notes))
+        return SagaRecord(saga.meta, saga.journal[after.length :], saga.notes[after.notes :], after=after)
 
     @verb
     def saga_meta(self, saga_id: str) -> SagaMeta | None:
@@ -254,7 +267,8 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
         """Write a note beside the journal; False if there is no such saga."""
         saga = self._sagas.get(saga_id)
         if saga is not None:
-            saga.notes.append(SagaNote(self.now(), Raw(entry)))
+            newest = saga.notes[-1].at if saga.notes else 0.0
+            saga.notes.append(SagaNote(next_stamp(newest, self.now()), Raw(entry)))
         return saga is not None
 
     @verb

@@ -77,9 +77,9 @@ def decode_snapshot(data: bytes) -> Snapshot | None:
 
 
 def decode_notes(saga_id: str, lines: list[bytes]) -> list[SagaNote]:
-    """The notes beside a journal, oldest first. Raises UnreadableSaga."""
+    """Notes beside a journal. Raises UnreadableSaga."""
     try:
-        return sorted((_note(line) for line in lines), key=lambda note: note.at)
+        return [_note(line) for line in lines]
     except ValueError as error:
         raise UnreadableSaga(f"a note beside saga {saga_id} is damaged: {error}") from error
 

@@ -2,7 +2,7 @@
 
 ``{prefix:p0c}:s:<saga id>``  hash: the head of a saga        ``…:j:<saga id>``  list: its journal
 ``…:h:<saga id>``             string: a snapshot of its state
-``…:n:<saga id>``             hash: notes beside it           ``…:k:<key>``      hash: an idempotency record
+``…:n:<saga id>``             zset: notes beside it           ``…:k:<key>``      hash: an idempotency record
 ``…:due``    zset: unowned sagas by due time                  ``…:own``          zset: who owns what, by name
 ``…:idx``    zset: what lists are made from, by name          ``…:exp``          zset: ended sagas by end of retention
 ``…:l:<name>``, ``…:q:<name>``, ``…:w:<name>``  a lock, its queue, its waiters;  ``…:held``  zset: held locks

@@ -15,11 +15,23 @@ from ..heads import first_head, too_new
 from ..ids import any_partition, make_saga_id, partition_of_key
 from ..key_records import Completion
 from ..protocol import record_topic, saga_topic, worker_topic
-from ..records import MICROSECONDS, Adoption, Append, Appended, Creation, NewSaga, SagaMeta, SagaRecord, Snapshot
+from ..records import (
+    MICROSECONDS,
+    Adoption,
+    Append,
+    Appended,
+    Creation,
+    NewSaga,
+    SagaMark,
+    SagaMeta,
+    SagaRecord,
+    Snapshot,
+)
 from .commands import Argument
 from .core import RedisCore, fields_of, marked, micros, optional, verb
-from .decoding import decode_entries, decode_meta, decode_notes, decode_snapshot
+from .decoding import decode_entries, decode_meta, decode_snapshot
 from .layout import format_field
+from .reading import SagaReading
 from .records import decode_record
 from .scripts import load
 
@@ -156,7 +168,7 @@ class RedisSagas(RedisCore):
             raise too_new(adoption.saga_id, int(reply[1]), adoption.reads)
         if reply[0] != b"ok":
             raise _refusal(adoption.saga_id, reply)
-        record = await self._record(adoption.saga_id, reply[1], reply[2], [], reply[3])
+        record = await self._adopted(adoption.saga_id, reply[1], reply[2], reply[3])
         if adoption.previous is not None and record.meta.cancel is not None:
             await self.drop_notice(adoption.previous, adoption.saga_id)
         return record
@@ -208,20 +220,27 @@ class RedisSagas(RedisCore):
         return meta
 
     @verb
-    async def load_saga(self, saga_id: str) -> SagaRecord | None:
+    async def load_saga(self, saga_id: str, after: SagaMark | None = None) -> SagaRecord | None:
         """See `SagaStore`."""
         try:
             partition, raw = self.layout.of_saga(saga_id), saga_id.encode()
         except SagaNotFound:
             return None
         keys = [partition.saga(raw), partition.journal(raw), partition.notes(raw)]
-        head, journal, notes = await self.client.run(_LOAD, keys, [_WHOLE_BYTES], durable=False)
-        return await self._record(saga_id, head, journal, notes) if head else None
+        reading = SagaReading(saga_id, after)
 
-    async def _record(
-        self, saga_id: str, head: list[bytes], journal: list[bytes], notes: list[bytes], kept: bytes = b""
-    ) -> SagaRecord:
-        """The saga from what a script gave; a journal that was left out is read now, in pieces.
+        async def read(most: int) -> bool:
+            args = [most, _PIECE_ENTRIES, *reading.position]
+            return reading.take(await self.client.run(_LOAD, keys, args, durable=False, slot=partition.slot))
+
+        if not await read(_WHOLE_BYTES):
+            async with self._pieces:
+                while not await read(_PIECE_BYTES):
+                    pass
+        return reading.record
+
+    async def _adopted(self, saga_id: str, head: list[bytes], journal: list[bytes], kept: bytes) -> SagaRecord:
+        """The saga from what the adoption gave; a journal that was left out is read now, in pieces.
 
         The pieces of few journals are on their way at once: the renewal of a lease waits behind them on the connection.
         """
@@ -234,7 +253,7 @@ class RedisSagas(RedisCore):
             async with self._pieces:
                 journal = await self._read(saga_id, positions)
         entries = decode_entries(saga_id, positions, journal)
-        return SagaRecord(meta, entries, decode_notes(saga_id, notes), snapshot)
+        return SagaRecord(meta, entries, snapshot=snapshot)
 
     async def _read(self, saga_id: str, positions: Sequence[int]) -> list[bytes]:
         partition, lines = self.layout.of_saga(saga_id), list[bytes]()

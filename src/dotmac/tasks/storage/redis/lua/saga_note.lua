@@ -2,7 +2,10 @@
 -- KEYS: 1 saga  2 notes
 -- ARGV: 1 note id  2 note
 -- Returns: 1, or 0 if there is no such saga.
+-- The stamps of the notes rise even where the clock goes back, so a note's rank never changes.
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 local t = redis.call('TIME')
-redis.call('HSETNX', KEYS[2], ARGV[1], string.format('%.0f', t[1] * 1000000 + t[2]) .. ' ' .. ARGV[2])
+local newest = tonumber(redis.call('ZRANGE', KEYS[2], -1, -1, 'WITHSCORES')[2] or 0)
+local at = string.format('%.0f', math.max(t[1] * 1000000 + t[2], newest + 1))
+redis.call('ZADD', KEYS[2], 'NX', at, ARGV[1] .. ' ' .. ARGV[2])
 return 1
