@@ -11,7 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from bridge.hosts import HOSTS, Host, a_manager
-from dotmac.tasks import BackgroundOperationsManager, HandlerContext, SagaHandle
+from dotmac.tasks import BackgroundOperationsManager, HandlerContext, SagaHandle, SagaHistory
 from dotmac.tasks.facade.claims import KeyedRequest
 
 NOT_HERE = {"start", "stop", "start_ahead", "finish_claim_later"}  # the hosts call them, and the middleware
@@ -84,6 +84,9 @@ async def use_sagas(manager: Any) -> None:
     assert [found.saga_id for found in (await manager.list_sagas(tenant_id="t")).sagas] == [saga.saga_id]
     await manager.add_saga_note(saga.saga_id, "seen", {"by": "ada"})
     assert (await manager.get_saga_history(saga.saga_id))[-1].event == "seen"
+    history = SagaHistory(saga.saga_id)
+    assert await manager.extend_saga_history(history) == "completed"
+    assert history.entries[-1].event == "seen"
     assert (await manager.count_sagas())["completed"] == 1
     assert len(await manager.list_workers()) == 1
     assert (await manager.handler_load()).limits[0].name == "max_running"

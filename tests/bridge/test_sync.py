@@ -27,6 +27,7 @@ from dotmac.tasks import (
     LockReentered,
     MemoryStorage,
     NotStarted,
+    SagaHistory,
     SagaNotFound,
     StorageUnavailable,
 )
@@ -46,13 +47,13 @@ def use_everything(sync: Any) -> None:
     assert sync.execute_saga_workflow(saga.saga_id) is True
     assert sync.get_saga(saga.saga_id).status == "completed"
     assert sync.get_saga_history(saga.saga_id)[0].event == "saga_created"
+    assert sync.extend_saga_history(SagaHistory(saga.saga_id)) == "completed"
     assert (len(sync.list_workers()), sync.handler_load().left_threads) == (1, [])
     assert sync.examine()
     handle = sync.start_saga(**SAGA)
     sync.add_saga_note(handle.saga_id, "seen", {"by": "ada"})
     assert sync.count_sagas()
-    assert handle.result().results == {"A": {"done": {}}}
-    assert handle.status() == "completed"
+    assert (handle.result().results, handle.status()) == ({"A": {"done": {}}}, "completed")
     assert sync.saga_handle(handle.saga_id).get().saga_id == handle.saga_id
     assert {saga.saga_id, handle.saga_id} <= {found.saga_id for found in sync.list_sagas(tenant_id="t").sagas}
     parked = sync.start_saga(**PARKED)

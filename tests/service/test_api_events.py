@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
-from dotmac.tasks import StorageUnavailable
+from dotmac.tasks import MemoryStorage, StorageUnavailable
 from dotmac.tasks.metrics import emit
 from dotmac.tasks.service.api import events
 from dotmac.tasks.service.feed import KEPT, Feed
+from dotmac.tasks.storage.records import SagaRecord
 from service.house import PARKS, PATIENCE, House, problem, step
 
 HEADERS = [(b"host", b"localhost")]
@@ -80,7 +82,7 @@ async def listening(service: House, path: str, last: str | None = None) -> Async
 async def test_a_saga_is_followed_to_its_end(service: House) -> None:
     saga_id = await service.start(step("a", holds=True), step("b"))
     async with listening(service, f"/v1/sagas/{saga_id}/events") as listener:
-        assert (await listener.named("step_started"))["id"] == "3"
+        assert (await listener.named("step_started"))["id"].startswith("3-")
         service.goes_on.set()
         completed = await listener.named("step_completed")
         assert json.loads(completed["data"])["step"] == "a"
@@ -91,14 +93,97 @@ async def test_a_saga_is_followed_to_its_end(service: House) -> None:
 async def test_whoever_comes_again_gets_the_rest(service: House) -> None:
     saga_id = await service.run()
     path = f"/v1/sagas/{saga_id}/events"
-    async with listening(service, path, "3") as listener:
-        assert [(await listener.event())["id"] for _ in range(2)] == ["4", "5"]
-    over = await service.client.get(path, headers={"Last-Event-ID": "5"})
+    async with listening(service, path) as listener:
+        ids = [(await listener.event())["id"] for _ in range(5)]
+    async with listening(service, path, ids[2]) as listener:
+        assert [(await listener.event())["id"] for _ in range(2)] == ids[3:]
+    over = await service.client.get(path, headers={"Last-Event-ID": ids[4]})
     assert (over.status_code, over.content) == (204, b"")
-    for unknown in ("", "x", "-1", "9" * 30):
+    for unknown in ("", "x", "-1", "3", "0-1", "9" * 30, f"{'9' * 11}-{'9' * 16}"):
         answer = await service.client.get(path, headers={"Last-Event-ID": unknown})
         assert answer.text.count("event: saga_created") == 1
     assert (await service.client.head(path)).content == b""
+
+
+async def test_a_stream_reads_each_entry_once(service: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    saga_id = await service.start(step("a", holds=True))
+    load, read = service.manager.storage.load_saga, list[SagaRecord]()
+
+    async def counted(*args: Any) -> Any:
+        record = await load(*args)
+        assert record is not None
+        read.append(record)
+        return record
+
+    monkeypatch.setattr(service.manager.storage, "load_saga", counted)
+    async with listening(service, f"/v1/sagas/{saga_id}/events") as listener:
+        await listener.named("step_started")
+        await service.manager.add_saga_note(saga_id, "looked_at", {})
+        await listener.named("looked_at")
+        service.goes_on.set()
+        assert json.loads((await listener.named("end"))["data"])["status"] == "completed"
+        streamed = list(read)
+    monkeypatch.undo()
+    record = await load(saga_id)
+    assert record is not None
+    assert len(streamed) > 2
+    assert [line for part in streamed for line in part.journal] == record.journal
+    assert [line for part in streamed for line in part.notes] == record.notes
+
+
+async def replaced(service: House, saga_id: str) -> None:
+    """Other entries stand where the saga's entries stood, as after a fail-over that lost some."""
+    storage = service.manager.storage
+    assert isinstance(storage, MemoryStorage)
+    saga = storage._sagas[saga_id]
+    last = saga.journal[-1]
+    at = last.at + 0.001
+    saga.journal[-1] = replace(last, entry_id="another", at=at)
+    saga.meta = replace(saga.meta, updated_at=at)
+
+
+async def test_a_history_that_was_replaced_is_streamed_again_from_its_start(service: House) -> None:
+    saga_id = await service.start(step("a", holds=True))
+    path = f"/v1/sagas/{saga_id}/events"
+    async with listening(service, path) as listener:
+        started = await listener.named("step_started")
+        await replaced(service, saga_id)
+        assert json.loads((await listener.named("restarted"))["data"]) == {"saga_id": saga_id}
+        assert (await listener.event())["event"] == "saga_created"
+        again = await listener.named("step_started")
+        assert (again["data"] == started["data"], again["id"] == started["id"]) == (False, False)
+        service.goes_on.set()
+        await listener.named("end")
+    async with listening(service, path, started["id"]) as listener:
+        assert [(await listener.event())["event"] for _ in range(2)] == ["restarted", "saga_created"]
+        await listener.named("end")
+
+
+async def test_a_history_that_became_shorter_is_streamed_again_from_its_start(service: House) -> None:
+    saga_id = await service.start(step("a"), step("b", holds=True))
+    storage = service.manager.storage
+    assert isinstance(storage, MemoryStorage)
+    async with listening(service, f"/v1/sagas/{saga_id}/events") as listener:
+        await listener.named("step_completed")
+        saga = storage._sagas[saga_id]
+        del saga.journal[1:]
+        saga.meta = replace(saga.meta, length=1)
+        await listener.named("restarted")
+        assert (await listener.event())["event"] == "saga_created"
+
+
+async def test_a_journal_that_becomes_unreadable_ends_the_stream_with_its_problem(service: House) -> None:
+    saga_id = await service.start(step("a", holds=True))
+    storage = service.manager.storage
+    assert isinstance(storage, MemoryStorage)
+    async with listening(service, f"/v1/sagas/{saga_id}/events") as listener:
+        await listener.named("step_started")
+        saga = storage._sagas[saga_id]
+        saga.journal.append(replace(saga.journal[-1], sequence=len(saga.journal), events=b'[{"e":"from_the_future"}]'))
+        saga.meta = replace(saga.meta, length=len(saga.journal))
+        told = json.loads((await listener.named("problem"))["data"])
+        assert "cannot be read" in told["detail"]
+        assert await listener.event() == {}
 
 
 async def test_a_parked_saga_may_go_on_so_its_stream_does(service: House) -> None:
@@ -191,13 +276,13 @@ async def test_what_is_not_there_has_no_events(service: House) -> None:
 
 async def test_streams_of_one_saga_share_their_looks(service: House, monkeypatch: pytest.MonkeyPatch) -> None:
     saga_id = await service.start(step("a", holds=True))
-    looks, history = [0], service.manager.get_saga_history
+    looks, load = [0], service.manager.storage.load_saga
 
-    async def counted(saga_id: str) -> Any:
+    async def counted(*args: Any) -> Any:
         looks[0] += 1
-        return await history(saga_id)
+        return await load(*args)
 
-    monkeypatch.setattr(service.manager, "get_saga_history", counted)
+    monkeypatch.setattr(service.manager.storage, "load_saga", counted)
     async with AsyncExitStack() as stack:
         streams = [
             await stack.enter_async_context(listening(service, f"/v1/sagas/{saga_id}/events")) for _ in range(20)

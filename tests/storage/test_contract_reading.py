@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from msgspec import Raw
 from msgspec.structs import replace
@@ -65,7 +67,13 @@ async def test_many_large_notes_are_read_in_the_order_in_which_they_were_written
     assert [bytes(note.entry) for note in notes] == [
         b'{"event":"note","number":%d,"text":"%s"}' % (number, b"x" * 20_000) for number in range(40)
     ]
-    assert all(earlier.at < later.at for earlier, later in zip(notes, notes[1:], strict=False))
+    assert all(earlier.at < later.at for earlier, later in pairwise(notes))
+
+
+async def test_a_note_is_not_older_than_the_entries_before_it(storage: StorageProtocol) -> None:
+    meta = await grown(storage, 30, 1)
+    record = await whole(storage, meta.saga_id)
+    assert record.notes[0].at >= record.journal[-1].at
 
 
 async def test_a_snapshot_between_two_readings_changes_nothing(storage: StorageProtocol) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from dotmac.tasks.errors import InvalidInput, LockLost, SagaNotFound, SagaStateError
 from dotmac.tasks.idempotency import fingerprint
-from dotmac.tasks.storage.folding import history_of, state_of
+from dotmac.tasks.storage.folding import state_of
+from dotmac.tasks.storage.history import SagaHistory
 from dotmac.tasks.storage.protocol import StorageProtocol
 from storage.stored import COMPLETED, PENDING, claim, done, gather, let_time_pass, new_record, put_saga, whole
 
@@ -162,7 +163,9 @@ async def test_notes_stand_beside_the_journal(storage: StorageProtocol) -> None:
         await storage.append_saga_history(saga_id, {"event": "audited", "ключ": number})
     after = await whole(storage, saga_id)
     assert (after.meta, after.journal) == (before.meta, before.journal)
-    assert [line.details for line in history_of(after) if line.event == "audited"] == [{"ключ": n} for n in range(3)]
+    history = SagaHistory(saga_id)
+    await history.extend(after)
+    assert [line.details for line in history.entries if line.event == "audited"] == [{"ключ": n} for n in range(3)]
 
 
 async def test_notes_are_refused_where_they_cannot_stand(storage: StorageProtocol) -> None:

@@ -64,6 +64,7 @@ from .runtime.context import HandlerContext
 from .runtime.lock_body import HeldLock, HeldLocks
 from .saga.references import literal, ref
 from .settings import Settings
+from .storage.history import SagaHistory
 from .storage.memory import MemoryStorage
 from .storage.protocol import StorageProtocol
 
@@ -103,6 +104,7 @@ __all__ = [
     "RetryPolicy",
     "RouteRule",
     "SagaHandle",
+    "SagaHistory",
     "SagaHistoryEntry",
     "SagaList",
     "SagaNotFound",

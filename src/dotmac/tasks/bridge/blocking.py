@@ -75,6 +75,7 @@ class BlockingManager:
     start_saga = _giving_handle(SagaMethods.start_saga)
     get_saga = _blocking(SagaMethods.get_saga)
     get_saga_history = _blocking(SagaMethods.get_saga_history)
+    extend_saga_history = _blocking(SagaMethods.extend_saga_history)
     add_saga_note = _blocking(SagaMethods.add_saga_note)
     list_sagas = _blocking(SagaMethods.list_sagas)
     count_sagas = _blocking(SagaMethods.count_sagas)

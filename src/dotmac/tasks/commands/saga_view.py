@@ -8,6 +8,7 @@ from rich.text import Text
 from ..manager import BackgroundOperationsManager
 from ..models import OperationStatus, SagaHistoryEntry, SagaOutcome, SagaStep, SagaWorkflow
 from ..service.plain import plain
+from ..storage.history import HistoryPosition, SagaHistory, entries_after
 from .output import clock, console, hidden, print_table, short_json, shown, status
 
 _LOOK_EVERY = 0.5  # seconds
@@ -80,13 +81,15 @@ async def follow(manager: BackgroundOperationsManager, saga_id: str, *, quiet: b
     """Wait for the saga's end, and print its history as it comes unless it shall be quiet."""
     if quiet:
         return hidden(await manager.saga_handle(saga_id).result(), reveal=reveal)
-    seen = 0
+    history, seen = SagaHistory(saga_id), None
     while True:
-        # In this order: what the history does not have yet cannot have ended the saga.
-        ended = (await manager.saga_handle(saga_id).status()).is_final
-        history = await manager.get_saga_history(saga_id)
-        print_history([hidden(entry, reveal=reveal) for entry in history[seen:]])
-        seen = max(seen, len(history))
+        ended = (await manager.extend_saga_history(history)).is_final
+        new = entries_after(history.entries, seen)
+        if new is None:
+            console().print("the stored history changed; from its start:")
+            new = history.entries
+        print_history([hidden(entry, reveal=reveal) for entry in new])
+        seen = HistoryPosition(len(history.entries), history.entries[-1].timestamp)
         if ended:
             return hidden(await manager.saga_handle(saga_id).result(), reveal=reveal)
         await trio.sleep(_LOOK_EVERY)

@@ -13,6 +13,7 @@ from ..idempotency import check_name
 from ..jsonvalue import check_json, encode
 from ..models import HandlerLoad, OperationStatus, SagaHistoryEntry, SagaList, SagaWorkflow, WorkerInfo
 from ..runtime.pages import check_saga_cursor
+from ..storage.history import SagaHistory
 from ..storage.records import SAGA_STATUSES, SagaFilter
 from .life import Lifecycle
 
@@ -120,6 +121,26 @@ class SagaMethods(Lifecycle):
         """Everything that happened to it, oldest first. Raises SagaNotFound."""
         check_encodable("saga_id", saga_id)
         return await self._hosted().sagas.history(saga_id)
+
+    @bridged
+    async def extend_saga_history(self, history: SagaHistory) -> OperationStatus:
+        """Follow a saga: add what is new of it to a history that was read before, or to an empty one.
+
+        A call reads only what changed since the call before. Where the saga was replaced under its id, or a fail-over
+        of the storage lost entries, the call reads the whole history again.
+
+        Args:
+            history: ``SagaHistory(saga_id)``; keep it for the next call.
+
+        Returns:
+            The saga's status at the moment of its newest entry: no later entry is missing in the history.
+
+        Raises:
+            SagaNotFound: There is no such saga; the history is unchanged.
+            UnreadableSaga: This version cannot read the journal; the history is unchanged.
+        """
+        check_encodable("saga_id", history.saga_id)
+        return await self._hosted().sagas.extend_history(history)
 
     @bridged
     async def add_saga_note(self, saga_id: str, event: str, details: dict[str, Any]) -> None:

@@ -24,7 +24,8 @@ from ..saga.definition import SagaDefinition, decode_definition
 from ..saga.events import SagaCreated, encode_events
 from ..saga.validation import KnownHandlers, check_definition, parse_steps
 from ..saga.views import outcome_view
-from ..storage.folding import history_of, state_of, summary_of, worker_view, workflow_of
+from ..storage.folding import state_of, summary_of, worker_view, workflow_of
+from ..storage.history import SagaHistory
 from ..storage.key_records import NewRecord
 from ..storage.protocol import saga_topic
 from ..storage.records import Creation, NewSaga, SagaFilter, SagaMeta
@@ -122,7 +123,16 @@ class SagaService:
 
     async def history(self, saga_id: str) -> list[SagaHistoryEntry]:
         """Everything that happened to the saga, oldest first. Raises SagaNotFound."""
-        return history_of(await record_of(self._storage, saga_id))
+        history = SagaHistory(saga_id)
+        await self.extend_history(history)
+        return history.entries
+
+    async def extend_history(self, history: SagaHistory) -> OperationStatus:
+        """Add what is new of the saga to its history; gives its status of the same moment. Raises SagaNotFound."""
+        async with history.extending:
+            record = await record_of(self._storage, history.saga_id, history.mark)
+            await history.extend(record)
+        return record.meta.status
 
     async def note(self, saga_id: str, entry: dict[str, Any]) -> None:
         """Write a note beside the saga's journal. Raises SagaNotFound."""

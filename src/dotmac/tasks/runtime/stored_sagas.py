@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import SagaNotFound
 from ..storage.protocol import SagaStore
-from ..storage.records import SagaMeta, SagaRecord
+from ..storage.records import SagaMark, SagaMeta, SagaRecord
 
 
 async def meta_of(storage: SagaStore, saga_id: str) -> SagaMeta:
@@ -15,9 +15,9 @@ async def meta_of(storage: SagaStore, saga_id: str) -> SagaMeta:
     return meta
 
 
-async def record_of(storage: SagaStore, saga_id: str) -> SagaRecord:
-    """The whole saga. Raises SagaNotFound."""
-    record = await storage.load_saga(saga_id)
+async def record_of(storage: SagaStore, saga_id: str, after: SagaMark | None = None) -> SagaRecord:
+    """The whole saga, or what `SagaStore.load_saga` gives of it after a position. Raises SagaNotFound."""
+    record = await storage.load_saga(saga_id, after)
     if record is None:
         raise _not_found(saga_id)
     return record

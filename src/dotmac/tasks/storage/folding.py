@@ -11,12 +11,12 @@ from msgspec import Raw
 
 from ..errors import StoredDataUnreadable, UnreadableSaga
 from ..jsonvalue import decode
-from ..models import Finding, SagaHistoryEntry, SagaSummary, SagaWorkflow, Verdict, WorkerInfo
+from ..models import Finding, SagaSummary, SagaWorkflow, Verdict, WorkerInfo
 from ..saga.events import JOURNAL_FORMAT, AttemptSucceeded, HandlerMissing, SagaAdopted, SagaCreated, decode_events
 from ..saga.fold import fold
 from ..saga.snapshots import unpack
 from ..saga.state import SagaState
-from ..saga.views import history_entries, utc, waiting_for, workflow_view
+from ..saga.views import utc, waiting_for, workflow_view
 from .heads import too_new
 from .records import SagaMeta, SagaRecord, Snapshot, WorkerRecord
 
@@ -48,13 +48,13 @@ _REMEDY = "give these handlers time limits of their own, or raise the limit (DOT
 
 def state_of(record: SagaRecord) -> SagaState:
     """The fold of the saga's journal. Raises UnreadableSaga."""
-    with _readable(record):
+    with readable(record):
         return fold(event for entry in record.journal for event in decode_events(entry.events))
 
 
 def folded(record: SagaRecord) -> Folded:
     """The state of an adopted saga, from its snapshot if the record has one. Raises UnreadableSaga."""
-    with _readable(record):
+    with readable(record):
         snapshot, state = record.snapshot, None
         results: dict[int, int] = {}
         kept = fruitless = 0
@@ -88,7 +88,8 @@ def _restored(snapshot: Snapshot, record: SagaRecord) -> tuple[SagaState, int]:
 
 
 @contextmanager
-def _readable(record: SagaRecord) -> Iterator[None]:
+def readable(record: SagaRecord) -> Iterator[None]:
+    """Any error inside is an UnreadableSaga, as is a journal of a newer format."""
     meta = record.meta
     if meta.format > JOURNAL_FORMAT:
         raise too_new(meta.saga_id, meta.format, JOURNAL_FORMAT)
@@ -155,24 +156,6 @@ def findings_of_handlers(missing: Mapping[str, int]) -> list[Finding]:
         )
         for handler, count in sorted(missing.items())
     ] or [Finding("missing handlers", Verdict.OK, "no saga waits for a handler that no worker has")]
-
-
-def history_of(record: SagaRecord) -> list[SagaHistoryEntry]:
-    """Journal and notes, in the order of the storage's time. Raises UnreadableSaga, StoredDataUnreadable."""
-    saga_id = record.meta.saga_id
-    with _readable(record):
-        created = decode_events(record.journal[0].events)[0]
-        assert type(created) is SagaCreated  # noqa: S101 - narrows the type; a failure is an unreadable journal
-        names = tuple(step.name for step in created.definition.steps)
-        lines = [
-            line
-            for entry in record.journal
-            for line in history_entries(names, saga_id, entry.sequence, entry.at, decode_events(entry.events))
-        ]
-    for note in record.notes:
-        details = decode_stored(note.entry, f"a note beside saga {saga_id}")
-        lines.append(SagaHistoryEntry(saga_id, utc(note.at), str(details.pop("event", "note")), details=details))
-    return sorted(lines, key=lambda line: line.timestamp)
 
 
 def summary_of(meta: SagaMeta) -> SagaSummary:

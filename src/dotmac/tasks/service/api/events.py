@@ -12,12 +12,13 @@ from starlette.responses import Response
 
 from ...manager import BackgroundOperationsManager
 from ...models import OperationStatus, SagaHistoryEntry
+from ...storage.history import HistoryPosition, entries_after
 from ..feed import Feed
 from ..problems import Problem
 from ..redaction import Redaction
 from .query import Query
 from .replies import as_seen_by
-from .shared_looks import SharedLooks
+from .shared_looks import SharedLooks, Watched
 from .streams import Channel, EventStream
 
 _LOOK_EVERY = 1.0  # seconds between two looks at a saga that may run in another process
@@ -55,18 +56,18 @@ class Events:
         """The saga's history, entry by entry, then each new one; it ends with the saga, but not when it is parked."""
         Query(request, ())
         saga_id: str = request.path_params["saga_id"]
-        seen = _number(request.headers.get("last-event-id", ""))
+        seen = HistoryPosition.parse(request.headers.get("last-event-id", ""))
         if self._looks.is_full:
             return _too_many_streams()
-        with self._looks.watching(saga_id):
-            look = await self._looks.look(saga_id, _LOOK_EVERY)
-        if seen >= len(look.history) and look.status in _OVER:
+        with self._looks.watching(saga_id) as watched:
+            look = await self._looks.look(watched, _LOOK_EVERY)
+        if look.status in _OVER and entries_after(look.history, seen) == []:
             return Response(status_code=HTTPStatus.NO_CONTENT)  # for a browser: do not come again
 
         async def write(channel: Channel) -> None:
-            with self._feed.listening_to(saga_id) as news, self._looks.watching(saga_id):
+            with self._feed.listening_to(saga_id) as news, self._looks.watching(saga_id, watched) as followed:
                 await self._follow(
-                    saga_id, seen, channel, news, lambda entry: as_seen_by(request, entry, self._redaction)
+                    followed, seen, channel, news, lambda entry: as_seen_by(request, entry, self._redaction)
                 )
 
         return EventStream(write, self._closing)
@@ -89,15 +90,24 @@ class Events:
 
         return EventStream(write, self._closing)
 
-    async def _follow(self, saga_id: str, seen: int, channel: Channel, news: Wait, show: Show) -> None:
+    async def _follow(
+        self, watched: Watched, seen: HistoryPosition | None, channel: Channel, news: Wait, show: Show
+    ) -> None:
+        saga_id = watched.history.saga_id
         idle = trio.current_time()
-        max_age = 0.0
+        max_age = _LOOK_EVERY  # the look that came before the response
         while True:
-            look = await self._looks.look(saga_id, max_age)
-            for number, entry in enumerate(look.history[seen:], seen + 1):
-                await channel.event(entry.event, show(entry), str(number))
+            look = await self._looks.look(watched, max_age)
+            new = entries_after(look.history, seen)
+            if new is None:
+                await channel.event("restarted", {"saga_id": saga_id})
+                new, seen = look.history, None
+            number = 0 if seen is None else seen.number
+            for entry in new:
+                number += 1
+                seen = HistoryPosition(number, entry.timestamp)
+                await channel.event(entry.event, show(entry), str(seen))
                 idle = trio.current_time()
-            seen = max(seen, len(look.history))
             if look.status in _OVER:
                 await channel.event("end", {"saga_id": saga_id, "status": look.status})
                 return

@@ -1,4 +1,7 @@
-"""One look at a saga serves all event streams of it: the cost of a saga's streams does not grow with their number."""
+"""One look at a saga serves all event streams of the saga.
+
+A look reads what is new since the look before: its cost grows neither with the streams nor with the history.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import trio
 
 from ...manager import BackgroundOperationsManager
 from ...models import OperationStatus, SagaHistoryEntry
+from ...storage.history import SagaHistory
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,7 @@ class Look:
     """What a look found.
 
     Attributes:
-        status: Of the saga; older than the history.
+        status: Of the saga, at the moment of its newest entry.
         history: All entries, oldest first.
     """
 
@@ -27,7 +31,10 @@ class Look:
 
 
 @dataclass(slots=True)
-class _Watched:
+class Watched:
+    """A saga that streams follow."""
+
+    history: SagaHistory
     streams: int = 0
     looked_at: float = -math.inf  # trio's clock, before the storage was asked
     look: Look | None = None
@@ -45,7 +52,7 @@ class SharedLooks:
     def __init__(self, manager: BackgroundOperationsManager, most: int) -> None:
         self._manager = manager
         self._most = most
-        self._watched: dict[str, _Watched] = {}
+        self._watched: dict[str, Watched] = {}
         self._streams = 0
 
     @property
@@ -54,36 +61,39 @@ class SharedLooks:
         return self._streams >= self._most
 
     @contextmanager
-    def watching(self, saga_id: str) -> Iterator[None]:
-        """Share looks at the saga while inside."""
-        watched = self._watched.setdefault(saga_id, _Watched())
+    def watching(self, saga_id: str, known: Watched | None = None) -> Iterator[Watched]:
+        """Share looks at the saga while inside.
+
+        Args:
+            saga_id: The saga.
+            known: What an earlier context of the same stream gave: a look goes on from there.
+        """
+        watched = self._watched.setdefault(saga_id, known or Watched(SagaHistory(saga_id)))
         watched.streams += 1
         self._streams += 1
         try:
-            yield
+            yield watched
         finally:
             self._streams -= 1
             watched.streams -= 1
             if not watched.streams:
                 del self._watched[saga_id]
 
-    async def look(self, saga_id: str, max_age: float) -> Look:
-        """The status and the history of a saga that is watched.
+    async def look(self, watched: Watched, max_age: float) -> Look:
+        """The status and the history of a saga.
 
         Args:
-            saga_id: The saga.
+            watched: What `watching` gave.
             max_age: Seconds that a look of another stream may be old.
 
         Raises:
             SagaNotFound: There is no such saga.
         """
-        watched = self._watched[saga_id]
         oldest = trio.current_time() - max_age
         async with watched.looking:
             if watched.look is None or watched.looked_at < oldest:
                 looked_at = trio.current_time()
-                # In this order: what the history does not have yet cannot have ended the saga.
-                status = await self._manager.saga_handle(saga_id).status()
-                watched.look = Look(status, await self._manager.get_saga_history(saga_id))
+                status = await self._manager.extend_saga_history(watched.history)
+                watched.look = Look(status, watched.history.entries)
                 watched.looked_at = looked_at
             return watched.look

@@ -18,6 +18,7 @@ from ..ids import make_saga_id
 from ..key_records import IdempotencyRecord
 from ..protocol import ANNOUNCED_AHEAD, DUE_TOPIC, saga_topic, worker_topic
 from ..records import (
+    MICROSECONDS,
     SAGA_STATUSES,
     AdoptableSaga,
     Adoption,
@@ -268,7 +269,9 @@ class MemorySagas(MemoryRecords, MemoryWorkers):
         saga = self._sagas.get(saga_id)
         if saga is not None:
             newest = saga.notes[-1].at if saga.notes else 0.0
-            saga.notes.append(SagaNote(next_stamp(newest, self.now()), Raw(entry)))
+            # Not older than the entries that are there, and later than each earlier note.
+            at = next_stamp(max(newest, saga.meta.updated_at - 1 / MICROSECONDS), self.now())
+            saga.notes.append(SagaNote(at, Raw(entry)))
         return saga is not None
 
     @verb
