@@ -22,7 +22,9 @@ from dotmac.tasks import (
     Verdict,
 )
 from dotmac.tasks.service.dashboard.site import Visitor
+from dotmac.tasks.service.dashboard.values import LARGEST_VALUE
 from dotmac.tasks.service.redaction import HIDDEN, Redaction
+from dotmac.tasks.storage.history import HistoryPosition
 
 PAGES = ["/", "/sagas", "/sagas?status=failed&tenant_id=acme", "/keys", "/locks", "/workers", "/settings"]
 
@@ -86,6 +88,33 @@ def check(text: str) -> None:
     assert outline.count("table") == outline.count("caption") == outline.count("thead")
     levels = [int(tag[1]) for tag, _ in outline.tags if re.fullmatch(r"h\d", tag)]
     assert all(after <= before + 1 for before, after in zip([0, *levels], levels, strict=False))
+
+
+async def test_a_large_value_is_shown_as_its_size(full: Stage) -> None:
+    results = {"large": LARGEST_VALUE + 1, "small": 100}
+    steps = [step(name, result=f"{name}-" + "x" * size) for name, size in results.items()]
+    handle = await full.manager.start_saga(tenant_id="t", workflow_type="w", steps=steps)
+    await handle.result()
+    page = await full.get(f"/sagas/{handle.saga_id}")
+    check(page)
+    assert ("small-xxx" in page, "large-xxx" in page) == (True, False)
+    assert f"{LARGEST_VALUE + 9:,} bytes of JSON, too many for this page" in page
+
+
+async def test_many_values_are_shown_up_to_a_bound(full: Stage) -> None:
+    steps = [step(f"s{number}", result=f"value{number}-" + "x" * 60_000) for number in range(15)]
+    handle = await full.manager.start_saga(tenant_id="t", workflow_type="w", steps=steps)
+    await handle.result()
+    assert len(await full.get(f"/sagas/{handle.saga_id}")) < 2_000_000
+
+
+async def test_a_page_tells_its_stream_which_entries_it_shows(full: Stage) -> None:
+    full.site.streams = True
+    page = await full.get(f"/sagas/{full.ids['running']}")
+    found = re.search(r'data-seen="([^"]+)"', page)
+    assert found is not None
+    history = await full.manager.get_saga_history(full.ids["running"])
+    assert HistoryPosition.parse(found[1]) == HistoryPosition.end_of(history)
 
 
 @pytest.mark.parametrize("visitor", [VIEWER, OPERATOR, Visitor("<b>", may_operate=True, can_leave=True)])

@@ -8,7 +8,7 @@ import pytest
 import trio
 from msgspec import Raw
 
-from dotmac.tasks import BackgroundOperationsManager, OperationStatus
+from dotmac.tasks import BackgroundOperationsManager, OperationStatus, SagaHistory
 from dotmac.tasks.saga.definition import SagaDefinition, StepDefinition
 from dotmac.tasks.saga.events import AttemptStarted, AttemptSucceeded, SagaCreated, SagaStarted, encode_events
 from dotmac.tasks.storage.records import Append, NewSaga
@@ -35,6 +35,26 @@ async def store(storage: RedisStorage) -> str:
         entry = Append(saga_id, 1, step + 1, f"entry-{step}", events, RUNNING, step + 1, release)
         await storage.append(entry)
     return saga_id
+
+
+async def test_readers_of_a_long_journal_over_a_slow_link_leave_the_worker_its_lease(server: Server) -> None:
+    async with FaultProxy(("127.0.0.1", server.port)) as proxy:
+        manager = BackgroundOperationsManager(RedisStorage(proxy.url, prefix="read"), worker_lease=LEASE)
+        direct = RedisStorage(server.url, prefix="read")
+        async with direct.opened(), manager:
+            (worker,) = await manager.list_workers()
+            saga_id = await store(direct)
+            for _ in range(10):
+                await direct.append_saga_history(saga_id, {"event": "note", "text": "x" * SIZE})
+            proxy.bytes_per_second = RATE
+            began = trio.current_time()
+            history = SagaHistory(saga_id)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(manager.get_saga, saga_id)
+                nursery.start_soon(manager.extend_saga_history, history)
+            assert trio.current_time() - began > LEASE
+            assert len(history.entries) == 2 + 2 * RESULTS + 10
+            assert [(each.worker_id, each.alive) for each in await manager.list_workers()] == [(worker.worker_id, True)]
 
 
 async def test_a_worker_that_reads_a_long_journal_over_a_slow_link_keeps_its_lease(server: Server) -> None:

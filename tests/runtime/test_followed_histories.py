@@ -121,7 +121,7 @@ async def test_other_tasks_have_turns_while_a_long_history_is_decoded(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(others)
             await SagaHistory(saga_id).extend(SagaRecord(record.meta, [*record.journal, *[large] * 20]))
-            assert turns[0] >= 20
+            assert turns[0] >= 15  # the scheduler chooses who is first
             nursery.cancel_scope.cancel()
 
 

@@ -89,7 +89,7 @@ async def follow(manager: BackgroundOperationsManager, saga_id: str, *, quiet: b
             console().print("the stored history changed; from its start:")
             new = history.entries
         print_history([hidden(entry, reveal=reveal) for entry in new])
-        seen = HistoryPosition(len(history.entries), history.entries[-1].timestamp)
+        seen = HistoryPosition.end_of(history.entries)
         if ended:
             return hidden(await manager.saga_handle(saga_id).result(), reveal=reveal)
         await trio.sleep(_LOOK_EVERY)

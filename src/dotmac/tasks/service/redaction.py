@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ DEFAULT_FIELDS = (
 _REFERENCE, _LITERAL = "$ref", "$literal"
 _STORED_RESPONSE = frozenset({"v", "status", "headers", "base64"})  # of the HTTP middleware, its body encoded
 _PAIR = 2
+_NAMES_KEPT = 1024
 
 
 class Redaction:
@@ -35,7 +37,9 @@ class Redaction:
     """
 
     def __init__(self, fields: Iterable[str] = DEFAULT_FIELDS) -> None:
-        self._words = tuple(word for word in map(_plain, fields) if word)
+        words = tuple(word for word in map(_plain, fields) if word)
+        # A document has the same few names again and again.
+        self._hides = lru_cache(_NAMES_KEPT)(lambda name: any(word in _plain(name) for word in words))
 
     def __call__(self, value: Any) -> Any:
         """The copy. References to other steps' results stay, except in literals, which hold values only."""
@@ -69,12 +73,9 @@ class Redaction:
         return self(msgspec.to_builtins(model))
 
     def _field(self, name: Any, value: Any, *, literal: bool) -> Any:
-        if not self._hides(name) or value is None or (not literal and _is_reference(value)):
+        if not self._hides(str(name)) or value is None or (not literal and _is_reference(value)):
             return self._copy(value, literal=literal)
         return HIDDEN
-
-    def _hides(self, name: Any) -> bool:
-        return any(word in _plain(str(name)) for word in self._words)
 
 
 def _is_reference(value: Any) -> bool:

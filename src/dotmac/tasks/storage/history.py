@@ -32,6 +32,11 @@ class HistoryPosition(NamedTuple):
         return f"{self.number}-{fence_at(self.at.timestamp())}"
 
     @classmethod
+    def end_of(cls, entries: Sequence[SagaHistoryEntry]) -> HistoryPosition:
+        """The position after the newest of these entries; a saga has one at least."""
+        return cls(len(entries), entries[-1].timestamp)
+
+    @classmethod
     def parse(cls, text: str) -> HistoryPosition | None:
         """The position from its text; None if the text has another form."""
         found = _POSITION.fullmatch(text)

@@ -13,12 +13,14 @@ from starlette.responses import RedirectResponse, Response
 
 from ...errors import InvalidInput, SagaNotFound
 from ...listings import IdempotencyKeySummary
-from ...models import OperationStatus, SagaHistoryEntry, Verdict
+from ...models import OperationStatus, Verdict
+from ...storage.history import HistoryPosition
 from ...storage.records import SAGA_STATUSES
 from .actions import fitting
 from .activity import SAMPLE_EVERY
 from .site import Site
 from .timeline import SCALE, timeline
+from .values import Values
 
 _PER_PAGE = 50
 _TIMES = ("created_after", "created_before")
@@ -88,6 +90,7 @@ class Pages:
         saga_id = request.path_params["saga_id"]
         saga = await self._manager.get_saga(saga_id)
         history = await self._manager.get_saga_history(saga_id)
+        values = Values(self._site.redaction)
         return self._site.page(
             request,
             "saga.html",
@@ -95,8 +98,9 @@ class Pages:
             actions=fitting(saga),
             rows=timeline(history, datetime.now(UTC), ended=saga.status.is_final),
             scale=SCALE,
-            history=[self._readable(entry) for entry in history],
-            hide=self._site.redaction,
+            history=[{"entry": entry, "details": values.shown(entry.details)} for entry in history],
+            seen=HistoryPosition.end_of(history),
+            hide=values.shown,
             done=request.query_params.get("done", ""),
         )
 
@@ -166,10 +170,6 @@ class Pages:
             several=len({finding.node for finding in findings if finding.node}) > 1,
             settings=shown,
         )
-
-    def _readable(self, entry: SagaHistoryEntry) -> dict[str, object]:
-        details = self._site.redaction(entry.details)
-        return {"entry": entry, "details": details}
 
 
 def _filters(request: Request, *known: str) -> dict[str, str]:
