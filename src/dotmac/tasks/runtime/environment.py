@@ -44,7 +44,7 @@ class SagaEnvironment:
     standing_back: StandingBack = field(init=False, default_factory=StandingBack)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "losses", Losses(self.storage))
+        object.__setattr__(self, "losses", Losses(self.storage, self.settings.saga_retention))
         object.__setattr__(self, "locks", LockService(self.storage, self.losses))
         object.__setattr__(self, "permits", Permits(self.settings.max_running, self.settings.sync_handler_threads))
         object.__setattr__(self, "running", RunningHandlers(self.settings.cancel_grace))

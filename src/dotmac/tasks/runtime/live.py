@@ -294,6 +294,9 @@ class LiveSagas:
             self._failed(actor, failure)
         elif actor.journal.closed:
             self.strays.forget(actor.saga_id)
+        elif self._lease.cancel_called:  # the actor ended before it could meet the loss of its saga
+            owned_until = min(self._lease.deadline, trio.current_time())
+            self._environment.losses.suspect(actor.saga_id, owned_until)
         if self._closed and not self._actors:
             self._idle.set()
 

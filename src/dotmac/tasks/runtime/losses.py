@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable
 
 import trio
 
@@ -18,6 +17,7 @@ from ..metrics import emit
 from ..storage.protocol import StorageProtocol
 
 _MOST_NAMED = 20  # in one report
+_LOOK_AGAIN = 1.0  # seconds after a look that the storage did not answer
 _log = logging.getLogger(__name__)
 NO_CAUSE = "the servers show no cause; a command may have deleted its keys"
 
@@ -27,11 +27,14 @@ class Losses:
 
     Args:
         storage: What lost them.
+        retention: Seconds that the storage keeps a saga that has ended.
     """
 
-    def __init__(self, storage: StorageProtocol) -> None:
+    def __init__(self, storage: StorageProtocol, retention: float) -> None:
         self._storage = storage
-        self._suspects: set[str] = set()
+        self._retention = retention
+        self._suspects: dict[str, float] = {}
+        self._suspected = trio.Event()
         self._send: trio.MemorySendChannel[tuple[str, str]] | None = None
 
     def note(self, kind: str, name: str, tenant_id: str = "") -> None:
@@ -48,35 +51,53 @@ class Losses:
         else:
             _report([(kind, name)], [])
 
-    def suspect(self, saga_ids: Iterable[str]) -> None:
-        """Look whether these sagas are still there, whose actors end before they would notice."""
-        self._suspects.update(saga_ids)
+    def suspect(self, saga_id: str, owned_until: float) -> None:
+        """Have the storage asked for a saga whose actor a lost lease ended; an absent one is reported.
+
+        Args:
+            saga_id: Which one.
+            owned_until: The `trio.current_time` until which this process certainly owned it.
+        """
+        self._suspects[saga_id] = owned_until
+        self._suspected.set()
 
     async def run(self) -> None:
         """Report for ever."""
         self._send, receive = trio.open_memory_channel[tuple[str, str]](math.inf)
         try:
-            while True:
-                lost = [await receive.receive()]
-                await self._look_for_suspects()
-                causes = await self._storage.causes_of_loss()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._look_for_suspects)
                 while True:
-                    try:
-                        lost.append(receive.receive_nowait())
-                    except trio.WouldBlock:
-                        break
-                _report(lost, causes)
+                    lost = [await receive.receive()]
+                    causes = await self._storage.causes_of_loss()
+                    while True:
+                        try:
+                            lost.append(receive.receive_nowait())
+                        except trio.WouldBlock:
+                            break
+                    _report(lost, causes)
         finally:
             self._send = None
 
     async def _look_for_suspects(self) -> None:
-        suspects, self._suspects = self._suspects, set()
-        try:
-            for saga_id in suspects:
-                if await self._storage.saga_meta(saga_id) is None:
-                    self.note("saga", saga_id)
-        except EnvironmentFault as error:
-            _log.warning("cannot look which sagas the storage has lost: %s", error)
+        while True:
+            await self._suspected.wait()
+            self._suspected = trio.Event()
+            # The storage is often away when a lease ends: a suspect is kept until the storage has answered.
+            while self._suspects:
+                try:
+                    await self._look()
+                except EnvironmentFault as error:
+                    _log.warning("cannot look which sagas the storage has lost: %s", error)
+                    await trio.sleep(_LOOK_AGAIN)
+
+    async def _look(self) -> None:
+        for saga_id, owned_until in list(self._suspects.items()):
+            absent = await self._storage.saga_meta(saga_id) is None
+            del self._suspects[saga_id]
+            # After the retention, another worker may have ended the saga and a janitor may have removed it.
+            if absent and trio.current_time() - owned_until < self._retention:
+                self.note("saga", saga_id)
 
 
 def _report(lost: list[tuple[str, str]], causes: list[str]) -> None:

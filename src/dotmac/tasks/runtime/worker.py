@@ -170,7 +170,6 @@ class Worker:
         except OwnershipLost:
             if trio.current_time() < self._scope.deadline:
                 self._losses.note("worker", self.worker_id)
-                self._losses.suspect(self.sagas.running())
             self._scope.cancel()
         except EnvironmentFault as error:
             _log.warning("worker %s could not renew its lease: %s", self.worker_id, error)
