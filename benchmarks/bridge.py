@@ -112,8 +112,8 @@ def to_thread(seconds: float) -> list[float]:
 def main(seconds: float) -> None:
     rows: list[tuple[str, Callable[[float], list[float]]]] = [
         ("trio, the manager's own run", under_trio),
-        ("asyncio, through the portal", lambda seconds: from_loop(asyncio.run, seconds)),
-        ("uvloop, through the portal", lambda seconds: from_loop(uvloop.run, seconds)),
+        ("asyncio, through the bridge", lambda seconds: from_loop(asyncio.run, seconds)),
+        ("uvloop, through the bridge", lambda seconds: from_loop(uvloop.run, seconds)),
         ("threads, manager.sync", from_threads),
         ("asyncio, anyio's blocking portal", blocking_portal),
         ("asyncio.to_thread of nothing", to_thread),

@@ -8,7 +8,7 @@ document is put under load by wrk (Debian package `wrk`), one server process at 
 - with it, every request under one key (replays, but for the first).
 
 On memory and on Redis (the tests' Valkey, appendonly everysec), under Hypercorn's trio worker, where the runtime
-lives in the server's own trio run, and under uvicorn, where it lives in a thread behind the portal. The peers run
+lives in the server's own trio run, and under uvicorn, where it lives in a thread behind the bridge. The peers run
 under uvicorn on the same Redis. Shares are of the same server without the middleware. Last, the server's memory is
 looked at while a gigabyte is streamed through a protected route.
 """

@@ -1,4 +1,4 @@
-"""The middleware in an asyncio program: the app and its requests in the host's loop, the runtime behind the portal."""
+"""The middleware in an asyncio program: the app and its requests in the host's loop, the runtime behind the bridge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A manager behind the portal starts, stops and fails as it does under trio, and holds up no program that ends."""
+"""A manager behind the bridge starts, stops and fails as it does under trio, and holds up no program that ends."""
 
 from __future__ import annotations
 
@@ -307,7 +307,7 @@ def test_an_error_of_the_block_is_raised_as_it_is() -> None:
     run_asyncio(main)
 
 
-def test_a_manager_behind_the_portal_can_be_stopped_from_another_trio_run() -> None:
+def test_a_manager_behind_the_bridge_can_be_stopped_from_another_trio_run() -> None:
     async def main() -> None:
         manager = a_manager()
         await manager.start()

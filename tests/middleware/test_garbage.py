@@ -72,5 +72,5 @@ async def test_under_trio(autojump_clock: MockClock) -> None:
     await requests()
 
 
-def test_under_asyncio_with_the_runtime_behind_the_portal() -> None:
+def test_under_asyncio_with_the_runtime_behind_the_bridge() -> None:
     run_asyncio(requests)
