@@ -245,9 +245,16 @@ def broken(name: str, base: type[Exception] = ValueError, raised: type[BaseExcep
     def fail(self: object, *_args: Any) -> Any:
         raise raised("not you")
 
-    value = fail if name in {"__str__", "__repr__"} else property(fail)
+    value = fail if name in {"__str__", "__repr__", "with_traceback"} else property(fail)
     error = type("BrokenError", (base,), {name: value})()
     assert isinstance(error, Exception)
+    return error
+
+
+def nested(message: str, error: Exception) -> Exception:
+    """An error in more groups than Python has room for calls."""
+    for _ in range(2 * sys.getrecursionlimit()):
+        error = ExceptionGroup(message, [error])
     return error
 
 
@@ -260,6 +267,9 @@ BROKEN = {
     "repr": lambda: broken("__repr__", raised=KeyboardInterrupt),
     "cause": lambda: broken("__cause__"),
     "context": lambda: broken("__context__"),
+    "traceback": lambda: broken("__traceback__"),
+    "traceback setter": lambda: broken("with_traceback"),
+    "deep group": lambda: nested("BrokenError", ValueError("x")),
     "group": lambda: ExceptionGroup("both", [broken("__class__"), KeyError("x")]),
     "base": type("BrokenError", (BaseException,), {"__class__": property(lambda self: 1 / 0)}),
 }
@@ -309,6 +319,22 @@ async def test_what_a_broken_error_means_is_seen_in_its_class(shared: MemoryStor
             await handle.result()
             saga = await handle.get()
             assert (saga.steps[0].attempts, saga.status) == (attempts, pivot_status)
+
+
+@pytest.mark.parametrize("final", [True, False])
+async def test_what_a_deeply_nested_error_means_is_seen_in_its_innermost_errors(
+    shared: MemoryStorage, final: bool
+) -> None:
+    async def work(_parameters: Any) -> None:
+        raise nested("deep", NonRetryableError("no") if final else TimeoutError())
+
+    async with Node(shared, only(work)) as node:
+        retry = {"max_retries": 1, "initial_delay": 0.001}
+        steps = [{"name": "s", "operation": "op", "kind": "pivot", "retry": retry}]
+        handle = await node.manager.start_saga(tenant_id="t", workflow_type="w", steps=steps)
+        status = (await handle.result()).status
+        attempts = (await handle.get()).steps[0].attempts
+    assert (status, attempts) == ((COMPENSATED, 1) if final else (OperationStatus.FAILED, 2))
 
 
 class BrokenResult:

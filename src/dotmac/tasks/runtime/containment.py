@@ -9,7 +9,7 @@ over next: it becomes `OutcomeUnknown`. Three kinds belong to the code around th
 - `GeneratorExit` where the coroutine is closed by another task or by the garbage collector.
 
 An exception whose class breaks what every traceback and `isinstance` looks at is replaced by a readable one, because
-event loops and log handlers fail on it.
+event loops and log handlers fail on it. So is a group that is nested so deeply that Python cannot split it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .error_texts import class_of, message_of, repr_of
 from .unknown_errors import class_leaves_unknown, singles
 
 Passes = Callable[[BaseException], bool]
+_MAX_DEPTH = 100  # of groups in groups: to split one takes a call for each level
 
 
 async def contained(function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
@@ -97,18 +98,23 @@ def _belongs_outside(whole: BaseException, task: object, single: BaseException) 
 
 def _is_readable(error: BaseException) -> bool:
     seen: set[int] = set()
-    left: list[BaseException | None] = [error]
+    left: list[tuple[BaseException | None, int]] = [(error, 0)]
     try:
         while left:
-            each = left.pop()
+            each, depth = left.pop()
             if each is None or id(each) in seen:
                 continue
+            if depth > _MAX_DEPTH:
+                return False
             seen.add(id(each))
             isinstance(each, _Unmet)
             getattr(each, "__notes__", None)
-            left += [each.__cause__, each.__context__]
+            if each.with_traceback(each.__traceback__) is not each:  # trio's worker threads end on such an error
+                return False
+            left += [(each.__cause__, 0), (each.__context__, 0)]
             if issubclass(type(each), BaseExceptionGroup):
-                left += each.exceptions  # type: ignore[attr-defined]  # by its real class
+                members = each.exceptions  # type: ignore[attr-defined]  # by its real class
+                left += [(member, depth + 1) for member in members]
     except BaseException as broken:
         if came_by_signal(broken):
             raise
@@ -122,9 +128,9 @@ class _Unmet:
 
 def _readable(error: BaseException) -> Exception:
     """What stands for an error that cannot be looked at, and counts as it would."""
-    kind = type(error)
+    kinds = [type(single) for single in singles(error)]
     text = f"the handler raised {class_of(error)}, which cannot be looked at: {message_of(error)}"
-    if issubclass(kind, NonRetryableError):
+    unknown = any(not issubclass(kind, Exception) or class_leaves_unknown(kind, None) for kind in kinds)
+    if not unknown and any(issubclass(kind, NonRetryableError) for kind in kinds):
         return NonRetryableError(text)
-    unknown = not issubclass(kind, Exception) or class_leaves_unknown(kind, None)
     return OutcomeUnknown(text) if unknown else RuntimeError(text)

@@ -55,9 +55,14 @@ def class_leaves_unknown(kind: type[BaseException], chosen: tuple[type[Exception
 
 
 def singles(error: BaseException) -> Iterator[BaseException]:
-    """The errors in a group, and in the groups in it; or the error itself."""
-    if isinstance(error, BaseExceptionGroup):
-        for member in error.exceptions:
-            yield from singles(member)
-    else:
-        yield error
+    """The errors in a group, and in the groups in it, in order; or the error itself.
+
+    Groups can be nested deeper than calls can.
+    """
+    left = [error]
+    while left:
+        each = left.pop()
+        if issubclass(type(each), BaseExceptionGroup):  # by its real class: the class of a broken error raises
+            left += reversed(each.exceptions)  # type: ignore[attr-defined]  # as above
+        else:
+            yield each
