@@ -204,6 +204,12 @@ def test_the_part_of_a_result_without_a_json_form_is_named_by_its_path() -> None
         assert refused.value.field == path
 
 
+def test_a_result_with_two_keys_of_one_json_form_is_refused_by_its_path() -> None:
+    with pytest.raises(InvalidInput, match="two keys have the same JSON form") as refused:
+        result_json({"counts": {1: "one", "1": "uno"}})
+    assert refused.value.field == "result.counts"
+
+
 def test_a_result_whose_class_raises_is_refused_by_name() -> None:
     class Hostile:
         @property

@@ -147,3 +147,12 @@ async def test_a_second_handler_for_a_name_is_refused_unless_it_shall_replace_th
     manager.register_operation_handler("a", other, replace=True)
     manager.register_operation_handler("a", other)  # the same once more changes nothing
     assert await manager.run_idempotent(tenant_id="t", operation_type="a") == {"done": "otherwise"}
+
+
+@pytest.mark.parametrize("wrong", [5, True, object(), (5,), "TimeoutError"])
+async def test_what_are_no_classes_of_errors_is_refused_by_its_field(
+    manager: BackgroundOperationsManager, wrong: Any
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        manager.register_operation_handler("b", lambda parameters: None, unknown_errors=wrong)
+    assert refused.value.field == "unknown_errors"

@@ -113,7 +113,10 @@ def _converted(value: Any, path: str, depth: int) -> Any:
     if depth > _MAX_DEPTH or kind in _SCALARS:
         return value
     if kind is dict:
-        return {_key(key, path): _converted(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
+        converted = {_key(key, path): _converted(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
+        if len(converted) < len(value):
+            raise InvalidInput(path, "two keys have the same JSON form, so one value would be lost; use string keys")
+        return converted
     if kind in _ARRAYS:
         return [_converted(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
     try:

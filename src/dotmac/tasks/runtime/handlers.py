@@ -129,10 +129,13 @@ def make_handler(
         raise InvalidInput(
             "unknown_errors", f"must be a tuple of exception classes; write ({unknown_errors.__name__},)"
         )
-    unknown = None if unknown_errors is None else tuple(unknown_errors)
-    for error in unknown or ():
-        if not (isinstance(error, type) and issubclass(error, Exception)):
-            raise InvalidInput("unknown_errors", f"must hold exception classes, not {error!r}")
+    try:
+        unknown = None if unknown_errors is None else tuple(unknown_errors)
+    except TypeError as error:
+        raise InvalidInput("unknown_errors", f"must be a tuple of exception classes, not {unknown_errors!r}") from error
+    for each in unknown or ():
+        if not (isinstance(each, type) and issubclass(each, Exception)):
+            raise InvalidInput("unknown_errors", f"must hold exception classes, not {each!r}")
     invoke = _invocation(function, place)
     limit = None if concurrency is None else Limit(name, concurrency)
     demand = Demand(name, not is_async(function), limit)
