@@ -9,9 +9,14 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dotmac.tasks import metrics
 from dotmac.tasks.storage.memory import MemoryStorage
+
+# A deadline for each example, and for their generation, is a timed assertion: it fails beside a busy process.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # A shell that runs us in its background has Ctrl-C ignored, here and in every process that we start: the tests that
 # send one would wait for ever.

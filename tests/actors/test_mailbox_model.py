@@ -233,5 +233,5 @@ class InboxAgainstAList(RuleBasedStateMachine):
             assert self.arrivals == self.model_arrivals
 
 
-InboxAgainstAList.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+InboxAgainstAList.TestCase.settings = settings(max_examples=50, stateful_step_count=30)
 TestInboxAgainstAList = InboxAgainstAList.TestCase

@@ -240,7 +240,7 @@ async def first(world: World, action: Send, nursery: trio.Nursery) -> Known | No
     return Known(action.body, got=(again.status, again.body), expires=ended)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(actions)
 def test_case_43_any_row_of_requests_deaths_and_pauses(row: list[Any]) -> None:
     trio.run(play, row, clock=MockClock(autojump_threshold=0))

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dotmac.tasks.errors import InvalidInput
@@ -128,7 +128,6 @@ def reference(pattern: list[str], path: list[str]) -> bool:
     return fits(0, 0)
 
 
-@settings(deadline=None)
 @given(patterns, paths)
 def test_a_pattern_matches_what_trying_every_split_finds(pattern: list[str], path: list[str]) -> None:
     compiled = compile_pattern("".join(f"/{segment}" for segment in pattern))

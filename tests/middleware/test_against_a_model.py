@@ -148,7 +148,7 @@ class World:
 
 
 @given(history=histories)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_history_is_answered_as_the_model_says(history: list[Any]) -> None:
     async def main() -> None:
         world, model = World(), Model()

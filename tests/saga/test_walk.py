@@ -92,7 +92,7 @@ kinds_of_sagas = st.text("CN", min_size=1, max_size=8) | st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     kinds=kinds_of_sagas,
     max_retries=st.integers(0, 3),

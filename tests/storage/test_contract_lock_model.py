@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dotmac.tasks.errors import LockLost
@@ -135,7 +135,7 @@ async def _run(backend: Backend, verbs: list[tuple[Any, ...]]) -> None:
 
 
 def test_a_lock_answers_as_the_contract_has_it(bare_backend: Backend) -> None:
-    @settings(max_examples=bare_backend.examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=bare_backend.examples)
     @example([("take", "one", "a", True, 5), ("queue", "one", "b", True, None), ("queue", "one", "c", True, "a")])
     @example([("take", "one", "a", False, 1), ("queue", "one", "b", True, None), ("take", "one", "a", True, 1)])
     @given(st.lists(VERBS, max_size=25))

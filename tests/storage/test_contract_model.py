@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dotmac.tasks.errors import DotmacTasksError
@@ -186,7 +186,7 @@ async def _run(backend: Backend, verbs: list[tuple[Any, ...]]) -> None:
 
 
 def test_a_storage_answers_as_the_contract_has_it(bare_backend: Backend) -> None:
-    @settings(max_examples=bare_backend.examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=bare_backend.examples)
     @given(st.lists(VERBS, max_size=40))
     def run(verbs: list[tuple[Any, ...]]) -> None:
         bare_backend.run(partial(_run, bare_backend, verbs))
