@@ -8,6 +8,8 @@ What can happen, and what is stored then:
 - The app raises before it answers: that it failed, or the key is given back, as the route has chosen.
 - The app raises in the midst of its answer: that nobody knows.
 - The app is cut off by a cancellation from outside: as the route has chosen for a crash.
+- A middleware inside answers with an error in place of an endpoint that it cancelled, or that still runs: the same.
+- A middleware inside completes a response that the endpoint broke off: that nobody knows.
 - No endpoint was called: nothing, the key is given back.
 - The claim is lost: nothing; somebody else has the key. The app is cancelled.
 - The storage is away when the response is complete: the client is served, and the runtime stores the ending once the
@@ -32,15 +34,18 @@ from .recorder import Recorder
 if TYPE_CHECKING:
     from ..runtime.request_claims import RequestClaim
     from .asgi import ASGIApp, Receive, Scope, Send
+    from .endpoint_calls import Fate
     from .lifespan import OpenExchanges
     from .records import Ending, RecordBook
     from .state import RequestState
 
 _PATIENCE = 5.0  # seconds that a client's last chunk waits for a storage that is away
-# Statuses by which a router or a middleware turns a request away; 500 is an exception of a middleware. Not 502 and 504:
-# a gateway may have passed on a request without a body.
-_REFUSALS = frozenset({*range(300, 500), 500, 501, 503})
+# Statuses by which a router or a middleware turns a request away, or fails. Not 502 and 504: a gateway may have passed
+# on a request without a body.
+_REFUSALS = frozenset(range(300, 600)) - {502, 504}
 _NOT_DONE = frozenset({405, 421, 426})  # for another method, server or protocol: RFC 9110, section 15.5
+_FAILED = 500  # status that an exception stands for
+_BROKEN_OFF = "the handler broke off in the midst of its answer"
 _LAST_WORD = 1.0  # seconds for the ending of a request that was cut off, when all is being torn down
 _AWAY = (EnvironmentFault, NotStarted)  # not started: the manager was stopped under an app that is still at work
 _log = logging.getLogger(__name__)
@@ -62,6 +67,7 @@ class Exchange:
         self._book = book
         self._open = open_exchanges
         self._ending: Ending | None = None
+        self._left_running = False
 
     async def given_up(self, why: str) -> ASGIApp:
         """Nobody runs the app again: the answer that says so, which repetitions get too."""
@@ -81,6 +87,7 @@ class Exchange:
     async def _run(self, scope: Scope, receive: Receive, send: Send) -> None:
         state = self._state
         recorder = Recorder(receive, send, state.options.response_limit, self._answered)
+        state.reach.watches = True
         try:
             with state.work.begin() as scope_of_work:
                 await self._app(_without_shortcuts(scope), recorder.receive, recorder.send)
@@ -90,7 +97,7 @@ class Exchange:
         except BaseException:
             await self._cut_off(recorder)
             raise
-        if state.work.is_cut_off:
+        if state.work.is_cut_off or (self._left_running and not scope_of_work.cancelled_caught):
             await self._cut_off(recorder)
         if scope_of_work.cancelled_caught:
             await self._lost(recorder, scope, receive, send)
@@ -102,13 +109,26 @@ class Exchange:
         state = self._state
         if state.claim is None:  # a saga has the key
             return
-        state.work.unbind()
-        if state.no_effect or recorder.status in state.options.release_statuses or self._is_refusal(recorder):
-            await self._give_back()
+        fate = self._fate(recorder)
+        if fate == "left running":  # the key stays claimed until the app returns
+            self._left_running = True
             return
-        cookies = () if state.cookies is None else given_cookies(recorder.headers, state.session)
-        self._ending = self._book.answered(recorder, state.result, cookies)
-        await self._end(self._ending, _PATIENCE)
+        state.work.unbind()
+        if fate == "cut off":
+            await self._cut_off(recorder)
+        elif fate == "broken off":
+            await self._end(self._book.unknown(_BROKEN_OFF), _PATIENCE)
+        elif state.no_effect or recorder.status in state.options.release_statuses or self._is_refusal(recorder):
+            await self._give_back()
+        else:
+            cookies = () if state.cookies is None else given_cookies(recorder.headers, state.session)
+            self._ending = self._book.answered(recorder, state.result, cookies)
+            await self._end(self._ending, _PATIENCE)
+
+    def _fate(self, recorder: Recorder) -> Fate:
+        if self._state.no_effect:
+            return "ended"
+        return "broken off" if recorder.is_short else self._state.reach.fate(recorder.status or 0)
 
     def _nothing_ran(self, recorder: Recorder) -> bool:
         reach = self._state.reach
@@ -128,10 +148,12 @@ class Exchange:
         state = self._state
         if state.claim is None:
             return
+        if self._left_running or state.reach.fate(_FAILED) in {"cut off", "left running"}:
+            await self._cut_off(recorder)
+            return
         state.work.unbind()
         if recorder.started:
-            ending = self._book.unknown("the handler broke off in the midst of its answer")
-            await self._end(ending, _PATIENCE)
+            await self._end(self._book.unknown(_BROKEN_OFF), _PATIENCE)
         elif state.saga_missed or state.options.on_exception == "release" or self._nothing_ran(recorder):
             # A saga that was stored all the same has the key, and giving it back changes nothing then.
             await self._give_back()
@@ -139,7 +161,7 @@ class Exchange:
             await self._end(self._book.failed(error), _PATIENCE)
 
     async def _cut_off(self, recorder: Recorder) -> None:
-        """The server cancelled the app: what would be found after a crash, without the wait for the lease."""
+        """The handler was cancelled, or is left alone: what a crash leaves, without the wait for the lease."""
         state = self._state
         if state.claim is None:
             return
@@ -149,7 +171,7 @@ class Exchange:
         elif state.options.on_crash == "rerun" or (not recorder.started and self._nothing_ran(recorder)):
             await self._give_back()
         else:
-            await self._end(self._book.unknown("the server cut it off"), _LAST_WORD)
+            await self._end(self._book.unknown("the handler was cut off"), _LAST_WORD)
 
     async def _lost(self, recorder: Recorder, scope: Scope, receive: Receive, send: Send) -> None:
         await self._leave()

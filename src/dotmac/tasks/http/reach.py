@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from ..callables import is_async
+from .endpoint_calls import EndpointCall
 
 if TYPE_CHECKING:
     from .asgi import ASGIApp, Receive, Scope, Send
+    from .endpoint_calls import Fate
 
 _KEY = "dotmac.tasks.reach"
 _INNER = ("app", "_app", "inner", "application")  # attributes by which a layer of middleware holds its inner app
@@ -33,9 +35,23 @@ class Reach:
 
     Args:
         known: Whether a probed router lies ahead.
+
+    Attributes:
+        invalid: Whether FastAPI refused the request's parameters.
+        watches: Whether the ends of the calls are noted, for `fate`.
     """
 
-    __slots__ = ("_between", "_function", "_innermost", "_known", "_scopes", "_selected", "invalid")
+    __slots__ = (
+        "_between",
+        "_calls",
+        "_function",
+        "_innermost",
+        "_known",
+        "_scopes",
+        "_selected",
+        "invalid",
+        "watches",
+    )
 
     def __init__(self, *, known: bool) -> None:
         self._known = known
@@ -44,7 +60,9 @@ class Reach:
         self._function = False
         self._innermost = 0  # number of routers in which the newest one is
         self._scopes: list[Scope] = []  # a scope is held only while its router runs, as it refers to this object
+        self._calls: list[EndpointCall] = []
         self.invalid = False
+        self.watches = False
 
     def enter(self, scope: Scope) -> None:
         """A router got the request."""
@@ -61,6 +79,43 @@ class Reach:
     def select(self) -> None:
         """An endpoint behind layers of middleware was called."""
         self._selected = True
+
+    async def call(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, *, is_router: bool) -> None:
+        """Call a router, or an endpoint, and note how the call ends.
+
+        Args:
+            app: The router or the endpoint.
+            scope: Of the call.
+            receive: Of the call.
+            send: Of the call.
+            is_router: Whether the app is a router, which may find no endpoint.
+        """
+        if not self.watches:
+            await app(scope, receive, send)
+            return
+        call = EndpointCall(scope if is_router else None)
+        self._calls.append(call)
+        error: BaseException | None = None
+        try:
+            await app(scope, receive, call.watched(send))
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            call.has_endpoint = call.has_endpoint or _has_endpoint(scope)
+            call.end(error)
+            del error  # which refers to this frame
+
+    def fate(self, answered: int) -> Fate:
+        """What became of the endpoint that was called last.
+
+        Args:
+            answered: Status of the client's answer, which is about to be complete.
+        """
+        for call in reversed(self._calls):
+            if call.has_endpoint or (call.scope is not None and _has_endpoint(call.scope)):
+                return call.fate(answered)
+        return "ended"
 
     def nothing_ran(self, *, body_read: bool) -> bool:
         """Whether no endpoint was called so far.
@@ -125,7 +180,7 @@ class RouterProbe:
             return
         reach.enter(scope)
         try:
-            await self.app(scope, receive, send)
+            await reach.call(self.app, scope, receive, send, is_router=True)
         finally:
             reach.leave()
 
@@ -145,7 +200,9 @@ class EndpointProbe:
         reach = scope.get(_KEY)
         if isinstance(reach, Reach):
             reach.select()
-        await self.app(scope, receive, send)
+            await reach.call(self.app, scope, receive, send, is_router=False)
+        else:
+            await self.app(scope, receive, send)
 
 
 class Fallback:

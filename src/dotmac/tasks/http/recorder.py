@@ -12,6 +12,9 @@ import anyio
 
 from .asgi import Headers, Message, Receive, Send
 
+_BODILESS = frozenset({204, 304})  # statuses of responses without a body, whatever their Content-Length
+_LENGTH_DIGITS = 20  # Python refuses to read thousands of digits
+
 
 class Recorder:
     """One response on its way.
@@ -53,6 +56,12 @@ class Recorder:
     def started(self) -> bool:
         """Whether the client may have seen something of a response."""
         return self.status is not None
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the body has fewer bytes than the response's Content-Length says."""
+        lengths = [value for name, value in self.headers if name == b"content-length" and value.isdigit()]
+        return self.status not in _BODILESS and any(self._size < int(length[:_LENGTH_DIGITS]) for length in lengths)
 
     @property
     def body(self) -> bytes:
