@@ -38,6 +38,25 @@ def test_a_bad_value_names_its_variable(text: str) -> None:
     assert caught.value.field == "DOTMAC_TASKS_WORKER_LEASE"
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("max_payload", "1.5", "must be a whole number of bytes"),
+        ("max_running", "1.5", "must be a whole number of handlers"),
+        ("max_worker_losses", "1.5", "must be a whole number of losses"),
+        ("sync_handler_threads", "1.5", "must be a whole number of threads"),
+        ("default_ttl", "0.0001", "0.001"),
+    ],
+)
+def test_a_bound_of_one_setting_names_its_variable_too(name: str, text: str, told: str) -> None:
+    with pytest.raises(InvalidInput, match=told) as caught:
+        Settings.load({variable(name): text})
+    assert caught.value.field == variable(name)
+    with pytest.raises(InvalidInput, match=told) as caught:
+        Settings.load({}, **cast("SettingOptions", {name: float(text)}))
+    assert caught.value.field == name
+
+
 @pytest.mark.parametrize("value", [-1, 0, float("nan"), float("inf"), "5", True])
 def test_a_bad_argument_names_itself(value: object) -> None:
     with pytest.raises(InvalidInput) as caught:

@@ -210,6 +210,12 @@ def test_what_is_no_manager_and_makes_none_is_told(command: str, name: str, begu
     assert not begun
 
 
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_an_empty_url_is_refused_before_memory_takes_its_place(command: str, begun: list[Any]) -> None:
+    refused(CliRunner().invoke(app, [command, "told_shop:manager", "--redis", ""]), "--redis: is empty; give redis://")
+    assert not begun
+
+
 # --- for whom it works ------------------------------------------------------------------------------------------------
 
 

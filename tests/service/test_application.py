@@ -71,6 +71,7 @@ def test_a_manager_is_found_in_the_working_directory(reference: str) -> None:
         ("loaded_nothing:manager", "there is no module 'loaded_nothing'"),
         ("loaded_shop.below:manager", "there is no module 'loaded_shop.below'"),
         ("loaded_shop:Manager", "loaded_shop has no attribute 'Manager'; its managers are: manager"),
+        ("loaded_shop:number.foo", "loaded_shop has no attribute 'number.foo'; its managers are: manager"),
         ("loaded_shop:number", "is a int; it must be a BackgroundOperationsManager"),
         ("loaded_shop:make_nothing", "is a NoneType"),
         ("loaded_shop:make_of", "cannot be called without arguments (missing a required argument: 'name')"),

@@ -88,8 +88,7 @@ class Settings:
             value = getattr(self, name)
             if value is None:
                 continue
-            if value != int(value):
-                raise InvalidInput(name, f"must be a whole number of {unit}, not {value!r}")
+            _check_whole(name, value, unit)
             object.__setattr__(self, name, int(value))  # from the environment come floats
 
     @classmethod
@@ -111,19 +110,28 @@ class Settings:
             variable = "REDIS_URL" if name == "redis_url" else PREFIX + name.upper()
             text = environ.get(variable)
             if text:
-                values[name] = text if name == "redis_url" else _number(variable, text)
+                values[name] = text if name == "redis_url" else _number(name, variable, text)
         return cls(**values)
 
 
-def _number(variable: str, text: str) -> float:
+def _number(name: str, variable: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         raise InvalidInput(variable, f"must be a number, not {text!r}") from None
     _check_number(variable, value)
+    if name in _WHOLE:
+        _check_whole(variable, value, _WHOLE[name])
+    if name == "default_ttl":
+        check_record_ttl(variable, value)
     return value
 
 
 def _check_number(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_SECONDS:
         raise InvalidInput(name, f"must be a number greater than 0, {MAX_SECONDS:.0e} at most, not {value!r}")
+
+
+def _check_whole(name: str, value: float, unit: str) -> None:
+    if value != int(value):
+        raise InvalidInput(name, f"must be a whole number of {unit}, not {value!r}")

@@ -160,6 +160,8 @@ def _run(
     front: Callable[[BackgroundOperationsManager], Front | None],
 ) -> NoReturn:
     configure_logging(style, level)
+    if redis == "":  # of an unset shell variable; without the option, the storage would be memory
+        fail(InvalidInput("--redis", "is empty; give redis://HOST:PORT/0, or leave the option out"))
     if redis is not None:
         os.environ["REDIS_URL"] = redis
     try:

@@ -40,11 +40,12 @@ def load_attribute(reference: str, example: str) -> Any:
         raise InvalidInput(
             reference, f"there is no module {error.name!r}; it is looked for in {here} and in the installed packages"
         ) from error
+    module = found
     for name in path.split("."):
         try:
             found = getattr(found, name)
         except AttributeError as error:
-            raise InvalidInput(reference, f"{module_name} has no attribute {path!r}; {_offers(found)}") from error
+            raise InvalidInput(reference, f"{module_name} has no attribute {path!r}; {_offers(module)}") from error
     return found
 
 
