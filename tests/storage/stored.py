@@ -18,6 +18,7 @@ from dotmac.tasks.storage.records import Adoption, Append, LockRequest, NewSaga,
 
 T = TypeVar("T")
 LONG = 1000.0
+CLOCK_ERROR = 1.0  # bound on `now()` against the clock of a server: an exchange on a busy machine
 """Seconds that no test outlives."""
 
 PENDING, RUNNING, UNDOING = OperationStatus.PENDING, OperationStatus.IN_PROGRESS, OperationStatus.COMPENSATING

@@ -7,7 +7,7 @@ import trio
 
 from dotmac.tasks.errors import OwnershipLost
 from dotmac.tasks.storage.protocol import StorageProtocol
-from storage.stored import COMPLETED, LONG, adoption, entry, head, let_time_pass, put_saga
+from storage.stored import CLOCK_ERROR, COMPLETED, LONG, adoption, entry, head, let_time_pass, put_saga
 
 
 async def _all_forgotten(storage: StorageProtocol) -> None:
@@ -109,7 +109,7 @@ async def test_a_worker_that_retires_with_sagas_counts_as_lost(storage: StorageP
     assert await storage.retire_worker("w1")
     assert not await storage.retire_worker("w1")
     (worker,) = await storage.list_workers()
-    assert worker.lease_until <= storage.now() + 1e-3
+    assert worker.lease_until <= storage.now() + CLOCK_ERROR
     assert [saga.saga_id for saga in await storage.orphaned_sagas("w1", 10)] == [meta.saga_id]
     with pytest.raises(OwnershipLost):
         await storage.renew_worker("w1", LONG)
@@ -134,7 +134,7 @@ async def test_a_saga_given_to_a_forgotten_worker_is_not_lost(storage: StoragePr
         meta = (await storage.adopt_saga(adoption(await put_saga(storage), "w1"))).meta
     (worker,) = await storage.list_workers()
     assert worker.worker_id == "w1"
-    assert worker.lease_until <= storage.now() + 1e-3
+    assert worker.lease_until <= storage.now() + CLOCK_ERROR
     with pytest.raises(OwnershipLost):
         await storage.renew_worker("w1", LONG)
     assert [saga.saga_id for saga in await storage.orphaned_sagas("w1", 10)] == [meta.saga_id]
