@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class RemoteLock(HeldLock):
-    """A held lock, for a body in an event loop of its own.
+    """A held lock whose body runs in another event loop than the runtime.
 
     Args:
         lock: The lock, as it is held in the trio run.
@@ -90,7 +90,7 @@ async def extend(lock: HeldLock, stay: Stay[Any], ttl: float) -> None:
     try:
         await lock.extend(ttl)
     except LockLost:
-        await stay.cut.wait()  # the body hears of it first
+        await stay.cut.wait()  # the loss cancels the body before the caller gets the error
         raise
 
 

@@ -6,10 +6,10 @@ What can happen, and what is stored then:
   done, or a handler that declares it, gives the key back instead.
 - The app starts a saga under the key: nothing from here, the record is the saga's from then on.
 - The app raises before it answers: that it failed, or the key is given back, as the route has chosen.
-- The app raises in the midst of its answer: that nobody knows.
+- The app raises in the midst of its answer: an unknown outcome.
 - The app is cut off by a cancellation from outside: as the route has chosen for a crash.
 - A middleware inside answers with an error in place of an endpoint that it cancelled, or that still runs: the same.
-- A middleware inside completes a response that the endpoint broke off: that nobody knows.
+- A middleware inside completes a response that the endpoint broke off: an unknown outcome.
 - No endpoint was called: nothing, the key is given back.
 - The claim is lost: nothing; somebody else has the key. The app is cancelled.
 - The storage is away when the response is complete: the client is served, and the runtime stores the ending once the

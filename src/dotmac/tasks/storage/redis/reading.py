@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dotmac.tasks.errors import UnreadableSaga
-
+from ...errors import UnreadableSaga
 from ..records import SagaMark, SagaRecord
 from .commands import Argument
 from .core import fields_of, micros
@@ -17,8 +16,9 @@ _START = SagaMark(0, "", 0.0)
 class SagaReading:
     """Joins the pieces that ``saga_load.lua`` gives.
 
-    Each piece is of the moment of its own reply. The entries and notes of a saga are only ever added to, so all pieces
-    together are the saga as of the last reply. Where the saga was replaced in between, the reading starts again.
+    Each piece shows the saga at the moment of its reply. Entries and notes are only ever added to a saga, so
+    all pieces together are the saga as of the last reply. Where the saga was replaced in between, the reading starts
+    again.
 
     Args:
         saga_id: The saga.
